@@ -1,0 +1,1 @@
+"""The ledger: see :mod:`ascribe.ledger.base` for the contract."""

@@ -1,0 +1,179 @@
+"""The ledger: the durable truth about jobs. The queue's message is only a doorbell.
+
+Every change of a job is one atomic step that checks state, attempt and fence. A worker whose lease was taken away
+finds its fence too old and every write refused with :class:`LeaseLost`. Times are the server's clock, never the
+caller's, so that hosts need not agree on the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ascribe.job import Job, JobError, JobState, Progress
+from ascribe.result import Manifest
+from ascribe.spec import JobSpec
+
+
+class LeaseLost(Exception):
+    """This attempt no longer owns the job; whatever it still does must be thrown away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The ledger's times and bounds, in seconds; filled from settings by whoever composes the process."""
+
+    lease_seconds: float = 60
+    ring_again_seconds: float = 15
+    max_attempts: int = 3
+    result_ttl_seconds: int = 7 * 86400
+    record_ttl_seconds: int = 30 * 86400
+    idempotency_ttl_seconds: int = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """The caller's key, and the fingerprint of method, path and canonical body it was first used with."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    job: Job
+    replayed: bool
+    """True when the idempotency key had already made this job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on one attempt of a job, until the lease runs out."""
+
+    job_id: str
+    attempt: int
+    fence: int
+    worker: str
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A message to send: job ``job_id`` waits at attempt ``attempt``."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What one pass of the reconciler found to do."""
+
+    rings: tuple[Ring, ...] = ()
+    requeued: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    status: JobState | None = None
+    model: str | None = None
+    """Matches ``spec.model.base`` or ``spec.model.adapter``."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    jobs: tuple[Job, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A live worker and what its gradients depend on, so that a dry run can predict cache hits."""
+
+    worker: str
+    queue: str
+    versions: Mapping[str, str]
+    attention: str
+    token_budget: int
+    shard_rows: int
+    device: str
+
+
+class Doorbell(Protocol):
+    """Sends one task message. May raise anything: the ledger rings again later."""
+
+    def ring(self, ring: Ring) -> None: ...
+
+
+class Ledger(Protocol):
+    """Both implementations pass tests/conformance/test_ledger.py. Redis not answering raises QueueUnavailable."""
+
+    # -- callers ----------------------------------------------------------------------------------------------
+    def create(self, job_id: str, spec: JobSpec, idempotency: IdempotencyKey | None = None) -> Created:
+        """Record the job, its outbox entry and its idempotency record in one step.
+
+        Raises IdempotencyReused when the key stands for another body.
+        """
+
+    def get(self, job_id: str) -> Job:
+        """Raises NotFound."""
+
+    def list(self, job_filter: JobFilter, *, after: str | None = None, limit: int = 20) -> Page:
+        """Newest first; ``after`` is the id of the last job already seen."""
+
+    def request_cancel(self, job_id: str) -> Job:
+        """queued -> cancelled, running -> cancelling; terminal and cancelling stay as they are."""
+
+    def delete(self, job_id: str) -> None:
+        """The record and every score. Raises NotFound, Conflict while the job is not terminal."""
+
+    def read(self, job_id: str, name: str) -> Iterator[bytes]:
+        """Chunks of one committed vector or row list, in order. Raises NotReady, Expired, NotFound."""
+
+    # -- workers ----------------------------------------------------------------------------------------------
+    def claim(self, job_id: str, attempt: int, worker: str) -> Claim | None:
+        """queued at this attempt -> running under a new fence; None when it is not there to be had."""
+
+    def renew(self, claim: Claim) -> bool:
+        """Extend the lease; True when the job is to be cancelled. Raises LeaseLost."""
+
+    def progress(self, claim: Claim, progress: Progress) -> bool:
+        """Record progress, as :meth:`renew` otherwise (the lease is extended too). Raises LeaseLost."""
+
+    def stage(self, claim: Claim, name: str, chunks: Iterable[bytes]) -> None:
+        """Put one vector beside the job, invisible until the commit. Raises LeaseLost."""
+
+    def commit(self, claim: Claim, manifest: Manifest) -> None:
+        """running -> succeeded, and the staged vectors become the result; cancelling -> cancelled. Raises LeaseLost."""
+
+    def fail(self, claim: Claim, error: JobError) -> None:
+        """running or cancelling -> failed; what was staged is dropped. Raises LeaseLost."""
+
+    def cancelled(self, claim: Claim) -> None:
+        """cancelling -> cancelled; what was staged is dropped. Raises LeaseLost."""
+
+    # -- upkeep -----------------------------------------------------------------------------------------------
+    def reconcile(self) -> Reconciled:
+        """One pass: take the outbox, re-ring queued jobs nobody claimed, take expired leases away.
+
+        Safe to call from many processes at once. An expired lease re-queues the job at attempt + 1, ends it as
+        failed ``worker_lost`` after ``max_attempts``, as cancelled when it was cancelling.
+        """
+
+    def ping(self) -> None:
+        """Raises QueueUnavailable."""
+
+    def register_worker(self, info: WorkerInfo, ttl_seconds: float) -> None: ...
+
+    def workers(self) -> Sequence[WorkerInfo]: ...
+
+    def announce_gradients(self, gradient_fingerprint: str, rows: int) -> None:
+        """A worker holds complete gradients under this fingerprint."""
+
+    def announced_gradients(self, gradient_fingerprint: str) -> int | None:
+        """Rows announced under this fingerprint, a hint for dry runs: only the worker knows for sure."""
+
+    def close(self) -> None: ...

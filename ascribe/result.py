@@ -1,0 +1,132 @@
+"""What a finished job says about its scores: shapes, sign, accuracy of the solve, and where everything came from."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ascribe.status import SolveStatus
+
+SIGN = "positive: up-weighting this training row lowers the validation loss (proponent); negative: raises it (opponent)"
+
+MEAN = "mean"
+SELF_INFLUENCE = "self_influence"
+TRAIN_LOSS = "train_loss"
+TRAIN_ROWS = "train_rows"
+VALIDATION_ROWS = "validation_rows"
+
+
+def validation_vector(index: int) -> str:
+    """Name of the stored score vector of validation row ``index``."""
+    return f"validation:{index}"
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RowInfo(Record):
+    """A row beside its scores. ``text`` is a preview, cut to the server's preview length."""
+
+    id: str
+    label: str
+    text: str
+
+
+class BlockDiagnostics(Record):
+    """One block's solve. The residual is measured after the solve, in float64, never taken from the solver."""
+
+    name: str
+    rank: int = Field(description="R, the short side of the matrix.")
+    long_side: int = Field(description="D, the long side.")
+    status: SolveStatus
+    damping: float | None = Field(description="The lambda that was added; null without curvature.")
+    condition_bound: float | None
+    relative_residual: float = Field(description="Largest ||A x - v|| / ||v|| over the right-hand sides.")
+    iterations: int
+    products: float = Field(description="Products of the block's size the solve used.")
+    precision: str
+    plan: dict[str, float] | None = Field(default=None, description="LiSSA's choices and what it predicted.")
+    notes: tuple[str, ...] = ()
+
+
+class CacheUse(Record):
+    """Rows whose gradients were found in the cache, of all rows."""
+
+    hit_rows: int
+    rows: int
+
+
+class Diagnostics(Record):
+    status: SolveStatus = Field(description="The worst of the blocks.")
+    advice: str
+    worst_relative_residual: float
+    largest_condition_bound: float | None
+    iterations: int = Field(description="The most any block took.")
+    products: float = Field(description="Sum over the blocks.")
+    blocks: tuple[BlockDiagnostics, ...]
+    seconds: dict[str, float] = Field(description="By phase, and 'total'.")
+    peak_memory_bytes: int
+    cache: dict[str, CacheUse] = Field(description="By dataset: train, validation.")
+    warnings: tuple[str, ...] = ()
+
+
+class Provenance(Record):
+    """Enough to run the job again and to know whether it would be the same job."""
+
+    base_sha256: str
+    adapter_sha256: str
+    train_sha256: str
+    validation_sha256: str
+    gradient_fingerprint: str
+    versions: dict[str, str]
+    attention: str
+    token_budget: int
+    device: str
+    seed: int
+
+
+class ScoredRow(Record):
+    index: int
+    id: str
+    label: str
+    text: str
+    score: float
+
+
+class Histogram(Record):
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+class LabelSummary(Record):
+    label: str
+    rows: int
+    mean_score: float
+    share_negative: float
+
+
+class Summary(Record):
+    """Of the mean score over the validation rows: small enough for a dashboard."""
+
+    rows: int
+    minimum: float
+    median: float
+    maximum: float
+    share_negative: float
+    histogram: Histogram
+    by_label: tuple[LabelSummary, ...]
+    proponents: tuple[ScoredRow, ...]
+    opponents: tuple[ScoredRow, ...]
+
+
+class Manifest(Record):
+    """The committed result: present only when everything it names can be read."""
+
+    sign: str = SIGN
+    train_rows: int
+    validation_rows: int
+    parameters: int
+    vectors: tuple[str, ...] = Field(description="Names of the stored float32 score vectors, each over all train rows.")
+    diagnostics: Diagnostics
+    provenance: Provenance
+    summary: Summary

@@ -1,0 +1,61 @@
+"""Settings as value objects, read from ``ASCRIBE_*`` variables when a process composes itself, never at import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _redis_scheme(url: object) -> object:
+    # kombu knows no valkey:// scheme; the protocol is the same.
+    return "redis" + url.removeprefix("valkey") if isinstance(url, str) and url.startswith("valkey") else url
+
+
+RedisUrl = Annotated[str, BeforeValidator(_redis_scheme)]
+
+
+class Settings(BaseSettings):
+    """What service and worker must agree on."""
+
+    model_config = SettingsConfigDict(env_prefix="ASCRIBE_", frozen=True, extra="ignore")
+
+    redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
+    redis_timeout_seconds: float = Field(default=3, gt=0)
+    tenant: str = Field(default="default", pattern=r"^[a-z0-9-]{1,40}$")
+    data_root: Path = Path("data")
+
+    lease_seconds: float = Field(default=60, gt=0, description="A running job not renewed for so long is taken away.")
+    heartbeat_seconds: float = Field(default=10, gt=0)
+    stall_seconds: float = Field(default=900, gt=0, description="Renewal stops when progress has not moved for so long.")
+    max_attempts: int = Field(default=3, ge=1)
+    reconcile_seconds: float = Field(default=2, gt=0)
+    ring_again_seconds: float = Field(default=15, gt=0, description="A queued job nobody claimed is rung again.")
+
+    result_ttl_seconds: int = Field(default=7 * 86400, ge=1)
+    record_ttl_seconds: int = Field(default=30 * 86400, ge=1)
+    idempotency_ttl_seconds: int = Field(default=86400, ge=1)
+
+    max_rows: int = Field(default=1_000_000, ge=1, description="Rows of one dataset.")
+    max_cells: int = Field(default=50_000_000, ge=1, description="Stored scores of one job: vectors x train rows.")
+    max_line_bytes: int = Field(default=1 << 20, ge=1)
+    preview_characters: int = Field(default=200, ge=0, description="Text kept beside the scores; 0 keeps none.")
+
+
+class ServiceSettings(Settings):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    api_key: SecretStr | None = Field(default=None, min_length=16)
+    max_body_bytes: int = Field(default=16 << 20, ge=1)
+
+
+class WorkerSettings(Settings):
+    cache_dir: Path = Path(".ascribe/cache")
+    queue: str = "cpu"
+    device: str = "cpu"
+    threads: int = Field(default=1, ge=1)
+    token_budget: int = Field(default=4096, ge=1, description="Padded tokens in one batch of the gradient pass.")
+    shard_rows: int = Field(default=256, ge=1, description="Rows of one gradient shard; a crash costs at most one.")
+    attention: Literal["sdpa", "eager"] = "sdpa"

@@ -1,0 +1,310 @@
+"""The job spec: what a caller asks for, checked once, frozen for good.
+
+Everything that the fields alone can prove wrong is refused here, so the service answers 422 at submit and no
+layer below checks again. What only a file, a checkpoint or the data can show is checked where it is read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from ascribe.lissa_bound import minimum_steps
+
+
+class Part(BaseModel):
+    """Base of every part of the spec: immutable, and an unknown field is an error, not a surprise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+LabelValue = Annotated[str, StringConstraints(max_length=255)]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+RowId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+
+def _check_path(value: str) -> str:
+    if value.startswith(("/", "~")) or "\\" in value or "\0" in value or ".." in value.split("/"):
+        raise PydanticCustomError(
+            "path_outside_root", "must be a path below the data root, relative to it, with no '..' in it"
+        )
+    return value
+
+
+class ModelSpec(Part):
+    """The checkpoint: a base and a LoRA adapter, both folders of safetensors below the data root."""
+
+    task: Literal["sequence-classification"] = "sequence-classification"
+    base: ShortText = Field(description="Folder of the base checkpoint, relative to the data root.", examples=["minilm"])
+    adapter: ShortText = Field(description="Folder of the LoRA adapter, relative to the data root.", examples=["topics-lora"])
+    dtype: Literal["float32", "bfloat16", "float64"] = Field(
+        default="float32", description="Precision the model runs in. Curvature is accumulated in float64 whatever this is."
+    )
+    max_length: int = Field(default=128, ge=1, le=8192, description="Tokens a row is truncated to.")
+
+    _paths = field_validator("base", "adapter")(_check_path)
+
+
+class Columns(Part):
+    """Which field of a row holds what."""
+
+    id: ColumnName | None = Field(
+        default="id", description="Row id. Where no row of the file has this field, or with null, rows are numbered from 0."
+    )
+    text: ColumnName = "text"
+    text_pair: ColumnName | None = Field(default=None, description="Second text of a pair, for pair tasks.")
+    label: ColumnName = Field(default="label", description="An integer class or one of the model's label names.")
+
+
+class FileSource(Part):
+    """A JSON-lines file below the data root."""
+
+    kind: Literal["file"]
+    path: ShortText = Field(examples=["topics/train.jsonl"])
+
+    _paths = field_validator("path")(_check_path)
+
+
+class InlineRow(Part):
+    id: RowId | None = None
+    text: str
+    text_pair: str | None = None
+    label: int | str
+
+
+class InlineSource(Part):
+    """Rows carried in the request itself, up to 10 000."""
+
+    kind: Literal["inline"]
+    rows: tuple[InlineRow, ...] = Field(min_length=1, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _all_or_no_ids(self) -> Self:
+        ids = [row.id for row in self.rows if row.id is not None]
+        if ids and len(ids) != len(self.rows):
+            raise PydanticCustomError("missing_id", "give every row an id, or none")
+        if len(set(ids)) != len(ids):
+            raise PydanticCustomError("duplicate_id", "row ids must be unique")
+        return self
+
+
+Source = Annotated[FileSource | InlineSource, Field(discriminator="kind")]
+
+
+class DatasetSpec(Part):
+    source: Source
+    columns: Columns = Columns()
+    limit: int | None = Field(default=None, ge=1, description="Use the first so many rows only.")
+
+
+class ParametersSpec(Part):
+    """The parameters whose gradients are compared."""
+
+    select: Literal["adapter", "adapter_and_head"] = Field(
+        default="adapter",
+        description="'adapter': the LoRA matrices alone. 'adapter_and_head': those and the weights saved with the "
+        "adapter, as the papers' code does.",
+    )
+
+
+class Gfim(Part):
+    """HyperINF's generalized Fisher information, one D x D factor a matrix: mean(G^T G) / R."""
+
+    kind: Literal["gfim"]
+
+
+class GfimUnnormalized(Part):
+    """The same without the 1/R, as HyperINF's released code computes it."""
+
+    kind: Literal["gfim_unnormalized"]
+
+
+class EmpiricalFisher(Part):
+    """Mean of g g^T with the true labels, one block a tensor."""
+
+    kind: Literal["empirical_fisher"]
+
+
+class NoCurvature(Part):
+    """The identity: scores are plain gradient products."""
+
+    kind: Literal["none"]
+
+
+Curvature = Annotated[Gfim | GfimUnnormalized | EmpiricalFisher | NoCurvature, Field(discriminator="kind")]
+
+Tolerance = Annotated[float, Field(gt=0, lt=1, description="Relative residual to reach.")]
+
+
+class SchulzSolver(Part):
+    """Schulz iteration X <- X (2I - A X), Chebyshev-scaled; or as HyperINF's released code runs it."""
+
+    kind: Literal["schulz"]
+    tolerance: Tolerance = 1e-6
+    start: Literal["chebyshev", "published"] = Field(
+        default="chebyshev", description="'published' reproduces the released code, hidden damping included."
+    )
+    iterations: int | None = Field(
+        default=None, ge=1, le=200, description="Steps of the published start (30 there); not an option of 'chebyshev'."
+    )
+
+    @model_validator(mode="after")
+    def _iterations_belong_to_published(self) -> Self:
+        if self.iterations is not None and self.start != "published":
+            raise PydanticCustomError(
+                "iterations_not_an_option", "the number of 'chebyshev' steps follows from the tolerance; leave it out"
+            )
+        return self
+
+
+class CholeskySolver(Part):
+    """Exact, by factorisation in float64."""
+
+    kind: Literal["cholesky"]
+
+
+class DataInfSolver(Part):
+    """DataInf's closed form: the mean of the inverses in place of the inverse of the mean."""
+
+    kind: Literal["datainf"]
+
+
+class LissaSolver(Part):
+    """Stochastic Neumann iteration with step size, batch and steps chosen from the spectrum."""
+
+    kind: Literal["lissa"]
+    tolerance: Tolerance = 1e-2
+    step_size: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
+    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    steps: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    max_steps: int = Field(default=5000, ge=1, le=1_000_000, description="A plan that needs more fails before it starts.")
+
+
+class IdentitySolver(Part):
+    """No inverse at all."""
+
+    kind: Literal["identity"]
+
+
+Solver = Annotated[
+    SchulzSolver | CholeskySolver | DataInfSolver | LissaSolver | IdentitySolver, Field(discriminator="kind")
+]
+
+PAIRS: dict[str, tuple[str, ...]] = {
+    "gfim": ("schulz", "cholesky"),
+    "gfim_unnormalized": ("schulz", "cholesky"),
+    "empirical_fisher": ("cholesky", "datainf", "lissa"),
+    "none": ("identity",),
+}
+"""Which solvers go with which curvature: the one table behind the 422, ``GET /v1/methods`` and the registry."""
+
+DampingFactor = Annotated[float, Field(gt=0)]
+
+
+class RelativeDamping(Part):
+    """Times the mean squared gradient entry of the block, whatever the curvature (as DataInf)."""
+
+    relative: DampingFactor
+
+
+class RelativeToLargestDamping(Part):
+    """Times the largest eigenvalue of the block's curvature."""
+
+    relative_to_largest: DampingFactor
+
+
+class AbsoluteDamping(Part):
+    """The same value for every block."""
+
+    absolute: DampingFactor
+
+
+def _damping_form(value: Any) -> str | None:
+    names = ("relative", "relative_to_largest", "absolute")
+    if isinstance(value, dict):
+        present = [name for name in names if name in value]
+        return present[0] if len(present) == 1 else None
+    return next((name for name in names if hasattr(value, name)), None)
+
+
+Damping = Annotated[
+    Annotated[RelativeDamping, Tag("relative")]
+    | Annotated[RelativeToLargestDamping, Tag("relative_to_largest")]
+    | Annotated[AbsoluteDamping, Tag("absolute")],
+    Discriminator(
+        _damping_form,
+        custom_error_type="damping_form",
+        custom_error_message="give exactly one of 'relative', 'relative_to_largest', 'absolute'",
+    ),
+]
+
+
+class OutputSpec(Part):
+    per_validation_row: bool = Field(default=True, description="Scores for every validation row beside their mean.")
+    self_influence: bool = Field(default=False, description="The score of every train row with itself.")
+
+
+class JobSpec(Part):
+    """One attribution job. Damping left out becomes the solver's default and is stored so."""
+
+    name: ShortText | None = None
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=32)
+    model: ModelSpec
+    train: DatasetSpec
+    validation: DatasetSpec
+    parameters: ParametersSpec = ParametersSpec()
+    curvature: Curvature
+    damping: Damping | None = None
+    solver: Solver
+    output: OutputSpec = OutputSpec()
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        allowed = PAIRS[self.curvature.kind]
+        if self.solver.kind not in allowed:
+            raise PydanticCustomError(
+                "solver_curvature_mismatch",
+                "this curvature goes with solver {allowed}",
+                {"allowed": " or ".join(allowed), "pointer": "/solver/kind"},
+            )
+        if self.solver.kind == "identity":
+            if self.damping is not None:
+                raise PydanticCustomError(
+                    "damping_without_curvature", "solver 'identity' takes no damping: leave it null", {"pointer": "/damping"}
+                )
+        elif self.damping is None:
+            object.__setattr__(self, "damping", default_damping(self.solver))
+        if isinstance(self.solver, LissaSolver):
+            self._check_lissa(self.solver)
+        return self
+
+    def _check_lissa(self, solver: LissaSolver) -> None:
+        if self.output.self_influence:
+            raise PydanticCustomError(
+                "self_influence_with_lissa",
+                "an iterative solve for every train row is not on offer: use solver 'cholesky' or leave it out",
+                {"pointer": "/output/self_influence"},
+            )
+        if isinstance(self.damping, RelativeToLargestDamping) and solver.steps == "auto":
+            steps = minimum_steps(self.damping.relative_to_largest, solver.tolerance)
+            if steps > solver.max_steps:
+                raise PydanticCustomError(
+                    "plan_exceeds_steps",
+                    "this damping needs at least {steps} steps; max_steps is {max_steps}: raise the damping",
+                    {"steps": steps, "max_steps": solver.max_steps, "pointer": "/damping/relative_to_largest"},
+                )
+
+
+def default_damping(solver: SchulzSolver | CholeskySolver | DataInfSolver | LissaSolver | IdentitySolver) -> Damping | None:
+    """Damping where the caller gives none: a tenth of the mean eigenvalue (DataInf), for LiSSA what it can reach."""
+    if isinstance(solver, IdentitySolver):
+        return None
+    if isinstance(solver, LissaSolver):
+        return RelativeToLargestDamping(relative_to_largest=0.01)
+    return RelativeDamping(relative=0.1)
