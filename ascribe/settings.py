@@ -29,7 +29,9 @@ class Settings(BaseSettings):
 
     lease_seconds: float = Field(default=60, gt=0, description="A running job not renewed for so long is taken away.")
     heartbeat_seconds: float = Field(default=10, gt=0)
-    stall_seconds: float = Field(default=900, gt=0, description="Renewal stops when progress has not moved for so long.")
+    stall_seconds: float = Field(
+        default=900, gt=0, description="Renewal stops when progress has not moved for so long."
+    )
     max_attempts: int = Field(default=3, ge=1)
     reconcile_seconds: float = Field(default=2, gt=0)
     ring_again_seconds: float = Field(default=15, gt=0, description="A queued job nobody claimed is rung again.")

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ascribe.lissa_bound import minimum_steps
@@ -27,7 +36,6 @@ ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 RowId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
-
 def _check_path(value: str) -> str:
     if value.startswith(("/", "~")) or "\\" in value or "\0" in value or ".." in value.split("/"):
         raise PydanticCustomError(
@@ -40,10 +48,15 @@ class ModelSpec(Part):
     """The checkpoint: a base and a LoRA adapter, both folders of safetensors below the data root."""
 
     task: Literal["sequence-classification"] = "sequence-classification"
-    base: ShortText = Field(description="Folder of the base checkpoint, relative to the data root.", examples=["minilm"])
-    adapter: ShortText = Field(description="Folder of the LoRA adapter, relative to the data root.", examples=["topics-lora"])
+    base: ShortText = Field(
+        description="Folder of the base checkpoint, relative to the data root.", examples=["minilm"]
+    )
+    adapter: ShortText = Field(
+        description="Folder of the LoRA adapter, relative to the data root.", examples=["topics-lora"]
+    )
     dtype: Literal["float32", "bfloat16", "float64"] = Field(
-        default="float32", description="Precision the model runs in. Curvature is accumulated in float64 whatever this is."
+        default="float32",
+        description="Precision the model runs in. Curvature is accumulated in float64 whatever this is.",
     )
     max_length: int = Field(default=128, ge=1, le=8192, description="Tokens a row is truncated to.")
 
@@ -54,7 +67,8 @@ class Columns(Part):
     """Which field of a row holds what."""
 
     id: ColumnName | None = Field(
-        default="id", description="Row id. Where no row of the file has this field, or with null, rows are numbered from 0."
+        default="id",
+        description="Row id. Where no row of the file has this field, or with null, rows are numbered from 0.",
     )
     text: ColumnName = "text"
     text_pair: ColumnName | None = Field(default=None, description="Second text of a pair, for pair tasks.")
@@ -182,7 +196,9 @@ class LissaSolver(Part):
     step_size: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
     batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     steps: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    max_steps: int = Field(default=5000, ge=1, le=1_000_000, description="A plan that needs more fails before it starts.")
+    max_steps: int = Field(
+        default=5000, ge=1, le=1_000_000, description="A plan that needs more fails before it starts."
+    )
 
 
 class IdentitySolver(Part):
@@ -276,7 +292,9 @@ class JobSpec(Part):
         if self.solver.kind == "identity":
             if self.damping is not None:
                 raise PydanticCustomError(
-                    "damping_without_curvature", "solver 'identity' takes no damping: leave it null", {"pointer": "/damping"}
+                    "damping_without_curvature",
+                    "solver 'identity' takes no damping: leave it null",
+                    {"pointer": "/damping"},
                 )
         elif self.damping is None:
             object.__setattr__(self, "damping", default_damping(self.solver))
@@ -301,7 +319,9 @@ class JobSpec(Part):
                 )
 
 
-def default_damping(solver: SchulzSolver | CholeskySolver | DataInfSolver | LissaSolver | IdentitySolver) -> Damping | None:
+def default_damping(
+    solver: SchulzSolver | CholeskySolver | DataInfSolver | LissaSolver | IdentitySolver,
+) -> Damping | None:
     """Damping where the caller gives none: a tenth of the mean eigenvalue (DataInf), for LiSSA what it can reach."""
     if isinstance(solver, IdentitySolver):
         return None
