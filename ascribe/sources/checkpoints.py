@@ -19,7 +19,7 @@ from ascribe.sources.safetensors_header import BadSafetensors, TensorInfo, read_
 from ascribe.spec import ModelSpec
 
 UNSAFE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".pt2", ".ckpt", ".py", ".h5", ".msgpack"})
-MODEL_TYPES = frozenset({"bert", "roberta", "distilbert", "electra", "xlm-roberta", "deberta-v2", "mpnet", "albert"})
+MODEL_TYPES = frozenset({"bert", "roberta", "distilbert", "electra", "xlm-roberta", "deberta-v2", "mpnet"})
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
     "sentencepiece.bpe.model", "spm.model", "added_tokens.json",

@@ -115,7 +115,6 @@ class _Reader:
         self._classes.append(self._label(index, raw))
 
     def finish(self, *, inline: bool) -> Rows:
-        columns = self._columns
         if not self._texts and not self._problem_count:
             raise InvalidInput.at(self._pointer, "empty_dataset", "the dataset has no rows")
         ids = self._checked_ids()

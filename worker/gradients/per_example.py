@@ -1,0 +1,129 @@
+"""Per-example gradients of the selected Linear weights, one forward and one backward for a whole batch.
+
+For a Linear layer ``y = x W^T + b`` with input ``x_bti`` and output gradient ``g_bto`` the gradient of example b is
+``sum_t g_bto x_bti`` (weight) and ``sum_t g_bto`` (bias); Goodfellow 2015, arXiv:1510.01799, extended over tokens.
+Inputs come from forward hooks, output gradients from one ``autograd.grad`` towards the layers' outputs, so autograd
+forms no weight gradient of its own. Padding adds exact zeros: the loss does not depend on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ascribe.errors import UnsupportedModel
+from ascribe.sources.checkpoints import BlockShape
+from worker.data import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one tensor's gradient goes in the flat row, and whether it is turned to put the short side first."""
+
+    columns: slice
+    transposed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedLinear:
+    module: nn.Linear
+    weight: Slot | None
+    bias: Slot | None
+
+
+class PerExampleGradients:
+    """Callable: a batch to ``(loss_N, grad_NP)``, float32, columns in the order of ``blocks``.
+
+    Raises:
+        UnsupportedModel: a selected tensor does not belong to a Linear layer of the model.
+    """
+
+    def __init__(self, model: nn.Module, blocks: Sequence[BlockShape]) -> None:
+        self._model = model
+        self._parameters = sum(block.size for block in blocks)
+        self._linears = _select(model, blocks)
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        with _recorded(self._linears) as calls, torch.enable_grad():
+            logits_NC = self._model(**batch.inputs).logits
+            loss_N = nn.functional.cross_entropy(logits_NC.float(), batch.labels_N, reduction="none")
+            outputs = [output for _, _, output in calls]
+            output_gradients = torch.autograd.grad(loss_N.sum(), outputs)
+        grad_NP = torch.zeros(len(batch.positions), self._parameters, device=loss_N.device)
+        for (linear, input_, _), output_gradient in zip(calls, output_gradients, strict=True):
+            _add(grad_NP, linear, _tokens(input_), _tokens(output_gradient))
+        return loss_N.detach(), grad_NP
+
+
+def _select(model: nn.Module, blocks: Sequence[BlockShape]) -> list[SelectedLinear]:
+    modules = dict(model.named_modules())
+    owners = {_plain_name(name): name for name, _ in model.named_parameters()}
+    slots: dict[str, dict[str, Slot]] = {}
+    offset = 0
+    for block in blocks:
+        full_name = owners.get(block.name)
+        module_name, _, kind = (full_name or "").rpartition(".")
+        module = modules.get(module_name)
+        if not isinstance(module, nn.Linear):
+            raise UnsupportedModel.at(
+                "/parameters/select", "unsupported_parameter", f"{block.name} is not a weight of a Linear layer"
+            )
+        parameter: Tensor = getattr(module, kind)
+        transposed = parameter.ndim == 2 and parameter.shape[0] > parameter.shape[1]
+        slots.setdefault(module_name, {})[kind] = Slot(slice(offset, offset + block.size), transposed)
+        parameter.requires_grad_(True)  # so that autograd records a path; its own gradient is never formed
+        offset += block.size
+    selected = []
+    for module_name, kinds in slots.items():
+        module = modules[module_name]
+        assert isinstance(module, nn.Linear)
+        selected.append(SelectedLinear(module, kinds.get("weight"), kinds.get("bias")))
+    return selected
+
+
+def _plain_name(name: str) -> str:
+    """A parameter's name as the adapter file has it: without peft's wrappers."""
+    name = name.removeprefix("base_model.model.")
+    return name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
+
+
+Call = tuple[SelectedLinear, Tensor, Tensor]
+
+
+@contextmanager
+def _recorded(linears: Sequence[SelectedLinear]) -> Iterator[list[Call]]:
+    """Collects (layer, input, output) of every call of the selected layers while the context is open."""
+    calls: list[Call] = []
+
+    def record(linear: SelectedLinear) -> torch.utils.hooks.RemovableHandle:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            calls.append((linear, inputs[0].detach(), output))
+
+        return linear.module.register_forward_hook(hook)
+
+    handles = [record(linear) for linear in linears]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tokens(value: Tensor) -> Tensor:
+    """[N, T, F] in float32; a layer after pooling sees one token."""
+    return (value if value.ndim == 3 else value.unsqueeze(1)).float()
+
+
+def _add(grad_NP: Tensor, linear: SelectedLinear, input_NTI: Tensor, output_gradient_NTO: Tensor) -> None:
+    # Added, not assigned: a layer that is called twice has the sum of both.
+    if linear.weight is not None:
+        left, right = output_gradient_NTO, input_NTI
+        if linear.weight.transposed:
+            left, right = right, left
+        grad_NP[:, linear.weight.columns] += torch.bmm(left.transpose(1, 2), right).flatten(1)
+    if linear.bias is not None:
+        grad_NP[:, linear.bias.columns] += output_gradient_NTO.sum(1)

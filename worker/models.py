@@ -1,0 +1,103 @@
+"""Loads base and adapter from safetensors, in eval mode, by a reference that was inspected before.
+
+The adapter's configuration is rebuilt from the few fields we know, never handed to peft as it came.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+
+from ascribe.errors import InvalidInput
+from ascribe.sources.checkpoints import Checkpoint
+from ascribe.spec import ModelSpec
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+LORA_FIELDS = (
+    "r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "use_rslora",
+    "modules_to_save", "layers_to_transform", "layers_pattern", "fan_in_fan_out",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    model: torch.nn.Module
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKey:
+    """Two jobs with equal keys can share one loaded model."""
+
+    base_sha256: str
+    adapter_sha256: str
+    dtype: str
+    attention: str
+    device: str
+
+
+class ModelCache:
+    """Keeps the last model warm: the next job on the same checkpoint starts at once."""
+
+    def __init__(self) -> None:
+        self._key: ModelKey | None = None
+        self._model: LoadedModel | None = None
+
+    def get(self, key: ModelKey, checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
+        if self._model is None or key != self._key:
+            self._model, self._key = None, None  # free the old one before the new one is there
+            self._model = load_model(checkpoint, spec, attention=key.attention, device=key.device)
+            self._key = key
+        return self._model
+
+
+def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, device: str) -> LoadedModel:
+    """Base and adapter on ``device`` in ``spec.dtype``, eval mode, tokenizer beside.
+
+    Raises:
+        InvalidInput: the adapter's tensors are not those that the rebuilt adapter has.
+    """
+    # A base without a head says that its head is new; the adapter brings the trained one.
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs has no annotations
+    base = AutoModelForSequenceClassification.from_pretrained(
+        checkpoint.base,
+        num_labels=checkpoint.num_labels,
+        dtype=DTYPES[spec.dtype],
+        attn_implementation=attention,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    model = get_peft_model(base, _lora_config(checkpoint), autocast_adapter_dtype=False)
+    _load_adapter(model, checkpoint)
+    model.to(device=device, dtype=DTYPES[spec.dtype])
+    model.eval()
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.base, local_files_only=True, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        raise InvalidInput.at("/model/base", "no_pad_token", "the tokenizer has no padding token")
+    return LoadedModel(model, tokenizer)
+
+
+def _lora_config(checkpoint: Checkpoint) -> LoraConfig:
+    stored: dict[str, Any] = json.loads((checkpoint.adapter / "adapter_config.json").read_bytes())
+    known = {name: stored[name] for name in LORA_FIELDS if stored.get(name) is not None}
+    return LoraConfig(task_type="SEQ_CLS", lora_dropout=0.0, bias="none", init_lora_weights=False, **known)
+
+
+def _load_adapter(model: PeftModel, checkpoint: Checkpoint) -> None:
+    tensors = load_file(checkpoint.adapter / "adapter_model.safetensors")
+    outcome: Any = set_peft_model_state_dict(model, tensors)
+    missing = [name for name in outcome.missing_keys if "lora_" in name]
+    if outcome.unexpected_keys or missing:
+        raise InvalidInput.at(
+            "/model/adapter", "adapter_does_not_fit", "the adapter's tensors are not those its configuration describes"
+        )
