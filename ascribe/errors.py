@@ -14,6 +14,7 @@ AscribeError
 ├── Expired                 410  the scores have outlived their TTL
 ├── QueueUnavailable        503  Redis does not answer; retry
 ├── NonFinite               failed job: a loss, gradient, curvature or solution is not finite
+├── SolveFailed             failed job: a solve ended without a usable solution
 ├── OutOfMemory             failed job: model, batch or block does not fit
 ├── StorageFailed           failed job: the cache directory refused a write or a read
 ├── WorkerLost              failed job: attempts are used up, each ended without a word
@@ -107,6 +108,10 @@ class QueueUnavailable(AscribeError):
 
 class NonFinite(AscribeError):
     code, title, status = "non_finite", "Not a finite number", 422
+
+
+class SolveFailed(AscribeError):
+    code, title, status = "solve_failed", "Solve failed", 422
 
 
 class OutOfMemory(AscribeError):

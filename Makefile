@@ -1,0 +1,47 @@
+# Every target makes its own virtual environment: Python 3.11 or later and make are all it takes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# One thread a process: two processes share two cores, and two threads each run slower than one.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo test check format openapi bench clean
+
+help:  ## say what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## find the wrong labels of a real fine-tuned model, end to end
+	$(BIN)/python -m examples.demo
+
+test: $(VENV)/.dev  ## run every test, end-to-end ones included
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## lint, format, types, import rules, OpenAPI drift
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m service.openapi --check
+
+format: $(VENV)/.dev  ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+openapi: $(VENV)/.dev  ## write openapi/openapi.json anew
+	$(BIN)/python -m service.openapi
+
+bench: $(VENV)/.dev  ## per-example gradients and scoring beside their floors
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and all generated state
+	rm -rf $(VENV) .ascribe build *.egg-info
+
+# An extra is installed once and again when its pins change.
+$(VENV)/.%: pyproject.toml constraints.txt | $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	touch $@
+
+$(VENV):
+	$(PYTHON) -m venv $(VENV)

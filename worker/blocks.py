@@ -1,0 +1,170 @@
+"""Curvature, damping and solve of every block, and what each of them reports.
+
+All blocks are checked before the first is solved: a plan that one block cannot afford fails the job at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ascribe.errors import SolveFailed
+from ascribe.job import Phase
+from ascribe.result import BlockDiagnostics
+from ascribe.sources.checkpoints import BlockShape
+from ascribe.spec import Damping, JobSpec
+from ascribe.status import SolveStatus
+from worker.curvature.block import CurvatureBlock, build_block
+from worker.gradients.cache import Gradients
+from worker.operators import Damped
+from worker.progress import Reporter
+from worker.registry import build_solver
+from worker.scores.self_influence import self_influence
+from worker.solvers.base import Solver
+from worker.solvers.solve import Solution, solve
+from worker.spectrum import resolve_damping
+
+NO_SCORES = (SolveStatus.DIVERGED, SolveStatus.NON_FINITE, SolveStatus.NOT_POSITIVE_DEFINITE)
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedBlocks:
+    """``ihvp_QP`` float32: one row a validation row where asked for, their mean last."""
+
+    ihvp_QP: Tensor
+    self_influence_N: Tensor | None
+    diagnostics: tuple[BlockDiagnostics, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A block ready to be solved. ``damped`` is None where all its gradients are zero."""
+
+    shape: BlockShape
+    columns: slice
+    curvature: CurvatureBlock
+    damped: Damped | None
+
+
+def solve_blocks(
+    spec: JobSpec, shapes: Sequence[BlockShape], train: Gradients, validation: Gradients, reporter: Reporter
+) -> SolvedBlocks:
+    """Solve ``(C + damping I) x = g_q`` in every block for every validation gradient, or for their mean alone.
+
+    Raises:
+        NonFinite: a curvature is not finite.
+        PlanExceedsSteps, LimitExceeded: from the solver's check, before anything is solved.
+        SolveFailed: a block ended without a usable solution.
+    """
+    solver = build_solver(spec)
+    with reporter.phase(Phase.BUILDING_CURVATURE, len(shapes)):
+        prepared = _prepare(spec, shapes, train, solver, reporter)
+    grad_QP = torch.cat(validation.shards)
+    if not spec.output.per_validation_row:
+        grad_QP = grad_QP.mean(0, keepdim=True, dtype=torch.float64)
+    ihvp_QP = torch.zeros(grad_QP.shape, dtype=torch.float64)
+    self_influence_N = torch.zeros(train.rows, dtype=torch.float64) if spec.output.self_influence else None
+    diagnostics = []
+    with reporter.phase(Phase.SOLVING, len(shapes)):
+        for block in prepared:
+            if block.damped is None:
+                diagnostics.append(_zero_block(block.shape))
+            else:
+                rhs_PK = block.curvature.to_rhs(grad_QP[:, block.columns])
+                solution = solve(block.damped, rhs_PK, solver)
+                diagnostics.append(_usable(_describe(block, solution)))
+                ihvp_QP[:, block.columns] = block.curvature.from_rhs(solution.x_PK)
+                if self_influence_N is not None:
+                    self_influence_N += self_influence(
+                        block.curvature, train.block(block.columns), solver, solution.state
+                    )
+            reporter.advance()
+    if spec.output.per_validation_row:
+        # Every solver is linear in its right-hand side: the mean's solution is the solutions' mean.
+        ihvp_QP = torch.cat([ihvp_QP, ihvp_QP.mean(0, keepdim=True)])
+    return SolvedBlocks(ihvp_QP.float(), self_influence_N, tuple(diagnostics), _warnings(diagnostics))
+
+
+def _prepare(
+    spec: JobSpec, shapes: Sequence[BlockShape], train: Gradients, solver: Solver[Any], reporter: Reporter
+) -> list[_Prepared]:
+    generator = Generator().manual_seed(spec.seed)
+    stops = list(accumulate(shape.size for shape in shapes))
+    prepared = []
+    for shape, stop in zip(shapes, stops, strict=True):
+        columns = slice(stop - shape.size, stop)
+        curvature = build_block(
+            shape.name, spec.curvature.kind, train.block(columns), rank=shape.rank, long_side=shape.long_side
+        )
+        damped = None
+        if not curvature.is_zero:
+            damped = Damped(curvature.operator, _damping(curvature, spec.damping, generator))
+            solver.check(damped)
+        prepared.append(_Prepared(shape, columns, curvature, damped))
+        reporter.advance()
+    return prepared
+
+
+def _damping(block: CurvatureBlock, damping: Damping | None, generator: Generator) -> float:
+    if damping is None:  # curvature 'none'
+        return 0.0
+    ((kind, value),) = damping.model_dump().items()
+    return resolve_damping(block, kind, value, generator)
+
+
+def _describe(block: _Prepared, solution: Solution[Any]) -> BlockDiagnostics:
+    assert block.damped is not None
+    stats = solution.stats
+    return BlockDiagnostics(
+        name=block.shape.name,
+        rank=block.shape.rank,
+        long_side=block.shape.long_side,
+        status=solution.status,
+        damping=block.damped.damping or None,
+        condition_bound=stats.condition_bound,
+        relative_residual=float(solution.relative_residual_K.max()),
+        iterations=stats.iterations,
+        products=stats.products,
+        precision=stats.precision,
+        plan=None if stats.plan is None else dict(stats.plan),
+        notes=stats.notes,
+    )
+
+
+def _usable(diagnostics: BlockDiagnostics) -> BlockDiagnostics:
+    if diagnostics.status in NO_SCORES:
+        raise SolveFailed(f"{diagnostics.name}: {diagnostics.status.value}. {diagnostics.status.advice}")
+    return diagnostics
+
+
+def _zero_block(shape: BlockShape) -> BlockDiagnostics:
+    return BlockDiagnostics(
+        name=shape.name,
+        rank=shape.rank,
+        long_side=shape.long_side,
+        status=SolveStatus.CONVERGED,
+        damping=None,
+        condition_bound=None,
+        relative_residual=0.0,
+        iterations=0,
+        products=0,
+        precision="float64",
+        notes=("every train gradient of this block is zero: it adds nothing to the scores",),
+    )
+
+
+def _warnings(blocks: Sequence[BlockDiagnostics]) -> tuple[str, ...]:
+    """Each note once, with the blocks it was said of."""
+    said: dict[str, list[str]] = {}
+    for block in blocks:
+        for note in block.notes:
+            said.setdefault(note, []).append(block.name)
+    return tuple(
+        f"{note} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" for note, names in said.items()
+    )

@@ -1,0 +1,65 @@
+"""Gradients of a dataset: from the cache where they are, from the model where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ascribe.settings import WorkerSettings
+from ascribe.sources.checkpoints import Checkpoint
+from ascribe.sources.rows import Rows
+from worker.data import make_batches
+from worker.gradients import cache
+from worker.gradients.cache import Gradients
+from worker.gradients.per_example import PerExampleGradients
+from worker.models import LoadedModel
+
+
+def collect(
+    rows: Rows,
+    checkpoint: Checkpoint,
+    load: Callable[[], LoadedModel],
+    *,
+    fingerprint: str,
+    max_length: int,
+    settings: WorkerSettings,
+    pointer: str,
+    on_rows: Callable[[int, bool], None],
+) -> Gradients:
+    """Per-example gradients of ``rows``; ``load`` is called only when a shard has to be computed.
+
+    ``on_rows`` is told (rows, found in the cache) at every batch; what it raises ends the pass.
+
+    Raises:
+        NonFinite: a row's loss or gradient is not finite; the row is named below ``pointer``.
+        StorageFailed: the cache directory cannot be written or read.
+    """
+
+    def compute(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        loaded = load()
+        gradients = PerExampleGradients(loaded.model, checkpoint.blocks)
+        loss_N = torch.empty(stop - start)
+        grad_NP = torch.empty(stop - start, checkpoint.parameters)
+        batches = make_batches(
+            rows, start, stop, loaded.tokenizer,
+            max_length=max_length, token_budget=settings.token_budget, device=settings.device,
+        )  # fmt: skip
+        for batch in batches:
+            positions = list(batch.positions)
+            batch_loss_N, batch_grad_NP = gradients(batch)
+            loss_N[positions], grad_NP[positions] = batch_loss_N.float().cpu(), batch_grad_NP.cpu()
+            on_rows(len(positions), False)
+        return loss_N, grad_NP
+
+    return cache.collect(
+        Path(settings.cache_dir) / "gradients" / fingerprint,
+        len(rows),
+        checkpoint.parameters,
+        shard_rows=settings.shard_rows,
+        pointer=pointer,
+        compute=compute,
+        on_rows=lambda count: on_rows(count, True),
+    )

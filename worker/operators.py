@@ -1,0 +1,199 @@
+"""Symmetric matrices known by their products, and the one place where damping enters.
+
+Shapes: ``N`` examples, ``P`` the size of the matrix, ``K`` vectors at once.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+_SLAB_BYTES = 32 * 2**20
+
+
+class LinearOperator(ABC):
+    """A symmetric positive semi-definite matrix ``[P, P]``.
+
+    Products come back in the dtype of the vectors they were given: iterate in float32 where that is enough, and
+    measure in float64.
+    """
+
+    size: int
+
+    @abstractmethod
+    def matmul(self, x_PK: Tensor) -> Tensor:
+        """``C x``, ``[P, K]``."""
+
+    @abstractmethod
+    def trace(self) -> float:
+        """The sum of the eigenvalues, exact."""
+
+    def norm_bound(self) -> float:
+        """An upper bound on the largest eigenvalue: the trace, or a smaller norm where one is at hand."""
+        return self.trace()
+
+
+class IdentityOperator(LinearOperator):
+    """``I``: what the plain gradient product takes for a curvature."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def matmul(self, x_PK: Tensor) -> Tensor:
+        return x_PK
+
+    def trace(self) -> float:
+        return float(self.size)
+
+    def norm_bound(self) -> float:
+        return 1.0
+
+
+class DenseOperator(LinearOperator):
+    """A matrix held in memory, ``[P, P]``, float64."""
+
+    def __init__(self, matrix_PP: Tensor) -> None:
+        if matrix_PP.ndim != 2 or matrix_PP.shape[0] != matrix_PP.shape[1]:
+            raise ValueError("a dense operator needs a square matrix")
+        if matrix_PP.dtype != torch.float64:
+            raise ValueError("a dense operator is accumulated in float64, or its damping is no lower bound")
+        self.matrix_PP = matrix_PP
+        self.size = matrix_PP.shape[0]
+
+    def matmul(self, x_PK: Tensor) -> Tensor:
+        return self.matrix_PP.to(x_PK.dtype) @ x_PK
+
+    def trace(self) -> float:
+        return float(self.matrix_PP.diagonal().sum())
+
+    def norm_bound(self) -> float:
+        """``min(||C||_F, ||C||_inf, tr C)``; each is at least the largest eigenvalue."""
+        frobenius = float(torch.linalg.matrix_norm(self.matrix_PP))
+        infinity = float(torch.linalg.matrix_norm(self.matrix_PP, ord=math.inf))
+        return min(frobenius, infinity, self.trace())
+
+
+class SampledOperator(LinearOperator):
+    """A mean ``C = mean_n C_n`` over ``count`` examples, so that a few of them estimate it without bias.
+
+    Examples are drawn with probability ``p_n = tr C_n / (N tr C)`` and weighted by ``1 / (N p_n)``. Then the estimate
+    from a batch has ``E[C_B^2] - C^2 <= (tr C / |B|) C``; drawn uniformly, the largest ``tr C_n`` stands in place of
+    the trace, hundreds of times more where gradients have a heavy tail (Needell, Srebro & Ward 2014, section 3).
+    """
+
+    count: int
+
+    @abstractmethod
+    def draw(self, batch_size: int, generator: Generator) -> Tensor:
+        """Indices of a batch, ``[B]``, drawn independently with the probabilities above."""
+
+    @abstractmethod
+    def matmul_sampled(self, x_PK: Tensor, indices: Tensor) -> Tensor:
+        """``C_B x``, the weighted mean over a drawn batch, ``[P, K]``; its expectation is ``C x``."""
+
+    @abstractmethod
+    def max_squared_norm(self) -> float:
+        """The largest ``tr C_n``."""
+
+
+class RowsOperator(SampledOperator):
+    """``C = G^T G / N`` for rows ``G_NP`` that stay where they are.
+
+    ``chunks`` are ``[n_i, P]``, float32 in practice, and may be strided views into memory-mapped files: every pass
+    reads them slab by slab and holds no more than 32 MiB at once.
+    """
+
+    def __init__(self, chunks: Sequence[Tensor]) -> None:
+        if not chunks or any(chunk.ndim != 2 or chunk.shape[1] != chunks[0].shape[1] for chunk in chunks):
+            raise ValueError("a rows operator needs one or more chunks [n, P] of one width")
+        self.chunks = tuple(chunks)
+        self.size = self.chunks[0].shape[1]
+        self._starts = torch.tensor([0, *(chunk.shape[0] for chunk in self.chunks)]).cumsum(0)
+        self.count = int(self._starts[-1])
+        if self.count == 0:
+            raise ValueError("a rows operator needs at least one row")
+        self._squared_norm_N: Tensor | None = None
+        self._cumulative_N: Tensor | None = None
+
+    def slabs(self, dtype: torch.dtype = torch.float64) -> Iterator[Tensor]:
+        """The rows in order, as contiguous slabs ``[n, P]`` of bounded size."""
+        height = max(1, _SLAB_BYTES // (self.size * dtype.itemsize))
+        for chunk in self.chunks:
+            for start in range(0, chunk.shape[0], height):
+                yield chunk[start : start + height].to(dtype).contiguous()
+
+    def columns(self) -> Iterator[Tensor]:
+        """The columns in order, as float64 slabs ``[N, p]`` of bounded size."""
+        width = max(1, _SLAB_BYTES // (self.count * 8))
+        for start in range(0, self.size, width):
+            yield torch.cat([chunk[:, start : start + width].to(torch.float64) for chunk in self.chunks])
+
+    def rows(self, indices: Tensor) -> Tensor:
+        """The rows ``indices``, ``[B, P]``, grouped by chunk: the order is free in ``G_B^T G_B``."""
+        if len(self.chunks) == 1:
+            return self.chunks[0][indices]
+        owner_B = torch.bucketize(indices, self._starts[1:], right=True)
+        owners = sorted(set(owner_B.tolist()))
+        return torch.cat([self.chunks[i][indices[owner_B == i] - self._starts[i]] for i in owners])
+
+    def matmul(self, x_PK: Tensor) -> Tensor:
+        y_PK = torch.zeros_like(x_PK)
+        for slab_nP in self.slabs(x_PK.dtype):
+            y_PK += slab_nP.T @ (slab_nP @ x_PK)
+        return y_PK / self.count
+
+    def draw(self, batch_size: int, generator: Generator) -> Tensor:
+        if self._cumulative_N is None:
+            self._cumulative_N = self.squared_norms().cumsum(0)
+        uniform_B = torch.rand(batch_size, generator=generator, dtype=torch.float64)
+        return torch.searchsorted(self._cumulative_N, uniform_B * self._cumulative_N[-1], right=True)
+
+    def matmul_sampled(self, x_PK: Tensor, indices: Tensor) -> Tensor:
+        rows_BP = self.rows(indices).to(x_PK.dtype)
+        weight_B = self.trace() / rows_BP.square().sum(dim=1) / len(indices)
+        return rows_BP.T @ (weight_B[:, None] * (rows_BP @ x_PK))
+
+    def squared_norms(self) -> Tensor:
+        """``||g_n||^2`` of every row, ``[N]``, float64; computed once."""
+        if self._squared_norm_N is None:
+            self._squared_norm_N = torch.cat([slab_nP.square().sum(dim=1) for slab_nP in self.slabs()])
+        return self._squared_norm_N
+
+    def trace(self) -> float:
+        return float(self.squared_norms().mean())
+
+    def max_squared_norm(self) -> float:
+        return float(self.squared_norms().max())
+
+
+@dataclass(frozen=True)
+class Damped:
+    """``A = C + damping I``. The only place where damping enters; zero is for :class:`IdentityOperator`."""
+
+    operator: LinearOperator
+    damping: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.damping) and self.damping >= 0):
+            raise ValueError("damping must be finite and not negative")
+
+    @property
+    def size(self) -> int:
+        return self.operator.size
+
+    def matmul(self, x_PK: Tensor) -> Tensor:
+        """``A x``, ``[P, K]``."""
+        return torch.add(self.operator.matmul(x_PK), x_PK, alpha=self.damping)
+
+    def upper_bound(self) -> float:
+        """A rigorous upper bound on the largest eigenvalue of ``A``."""
+        return self.operator.norm_bound() + self.damping
+
+    def condition_bound(self) -> float:
+        """An upper bound on the condition number of ``A``, for a positive semi-definite ``C`` and damping > 0."""
+        return self.upper_bound() / self.damping

@@ -1,0 +1,65 @@
+"""Progress of one attempt: phases, fractions, ETA, seconds, and the place where a cancel is noticed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ascribe.job import Phase, Progress
+
+SEND_EVERY_SECONDS = 0.25
+
+
+class Cancelled(Exception):
+    """The caller asked for the job to end; raised at the next batch."""
+
+
+class Reporter:
+    """Tells ``send`` where the work is, at each batch but not more than four times a second.
+
+    ``send`` answers True when the job is to be cancelled. ``seconds`` holds the time spent in each phase.
+    """
+
+    def __init__(self, send: Callable[[Progress], bool]) -> None:
+        self._send = send
+        self.seconds: dict[str, float] = {}
+        self._phase = Phase.LOADING
+        self._total = self._done = self._skipped = 0
+        self._phase_started = self._last_sent = time.monotonic()
+
+    @contextmanager
+    def phase(self, phase: Phase, total: int = 1) -> Iterator[None]:
+        """The work inside counts to ``total``; entering and leaving are always told."""
+        self._phase, self._total, self._done, self._skipped = phase, total, 0, 0
+        self._phase_started = time.monotonic()
+        self._tell()
+        yield
+        self.seconds[phase.value] = time.monotonic() - self._phase_started
+
+    def advance(self, count: int = 1, *, found: bool = False) -> None:
+        """``count`` more are done. ``found`` ones cost nothing (a cache had them) and stay out of the ETA.
+
+        Raises:
+            Cancelled: the caller asked for it.
+        """
+        self._done += count
+        if found:
+            self._skipped += count
+        if time.monotonic() - self._last_sent >= SEND_EVERY_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        now = self._last_sent = time.monotonic()
+        worked = self._done - self._skipped
+        remaining = self._total - self._done
+        eta = (now - self._phase_started) * remaining / worked if worked else None
+        progress = Progress(
+            phase=self._phase,
+            done=self._done,
+            total=self._total,
+            fraction=min(1.0, self._done / self._total) if self._total else 1.0,
+            eta_seconds=None if eta is None else round(eta, 1),
+        )
+        if self._send(progress):
+            raise Cancelled

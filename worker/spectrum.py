@@ -1,0 +1,86 @@
+"""What a solver must know of a spectrum before it starts, and the damping that is measured against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator
+
+from worker.curvature.block import CurvatureBlock
+from worker.operators import LinearOperator
+
+_MAX_LANCZOS_STEPS = 100
+
+
+@dataclass(frozen=True)
+class RitzValue:
+    """An estimate of the largest eigenvalue from below, and how far above it the eigenvalue may lie.
+
+    ``value`` never exceeds the largest eigenvalue. Some eigenvalue lies within ``residual`` of it, and from a random
+    start that is the largest one unless the start was orthogonal to its eigenvector, which has probability zero.
+    """
+
+    value: float
+    residual: float
+
+    @property
+    def upper(self) -> float:
+        return self.value + self.residual
+
+
+def lanczos(operator: LinearOperator, generator: Generator, tolerance: float = 1e-3) -> RitzValue:
+    """The top Ritz value by Lanczos with full reorthogonalisation (Golub & Van Loan, section 10.1).
+
+    Ends when the Ritz residual is at most ``tolerance`` times the value, or after 100 products.
+    """
+    size = operator.size
+    steps = min(size, _MAX_LANCZOS_STEPS)
+    basis_PM = torch.zeros(size, steps, dtype=torch.float64)
+    projected_MM = torch.zeros(steps, steps, dtype=torch.float64)
+    vector_P = torch.randn(size, generator=generator, dtype=torch.float64)
+    vector_P /= vector_P.norm()
+    ritz = RitzValue(0.0, 0.0)
+    for step in range(steps):
+        basis_PM[:, step] = vector_P
+        vector_P = operator.matmul(vector_P[:, None])[:, 0]
+        seen_PM = basis_PM[:, : step + 1]
+        projected_MM[step, step] = basis_PM[:, step] @ vector_P
+        for _ in range(2):  # once is not enough: rounding leaves a part along the vectors already seen
+            vector_P = vector_P - seen_PM @ (seen_PM.T @ vector_P)
+        beta = float(vector_P.norm())
+        values_M, vectors_MM = torch.linalg.eigh(projected_MM[: step + 1, : step + 1])
+        ritz = RitzValue(float(values_M[-1]), beta * abs(float(vectors_MM[-1, -1])))
+        if ritz.residual <= tolerance * ritz.value or step + 1 == steps:
+            break
+        projected_MM[step, step + 1] = projected_MM[step + 1, step] = beta
+        vector_P = vector_P / beta
+    return ritz
+
+
+def largest_eigenvalue(operator: LinearOperator, generator: Generator, tolerance: float = 1e-3) -> float:
+    """The largest eigenvalue, to a relative ``tolerance`` from below; see :func:`lanczos` for a bound from above."""
+    return lanczos(operator, generator, tolerance).value
+
+
+def resolve_damping(
+    block: CurvatureBlock,
+    kind: Literal["relative", "relative_to_largest", "absolute"],
+    value: float,
+    generator: Generator,
+) -> float:
+    """The one lambda of a block: a multiple of its mean squared gradient entry, of its largest eigenvalue, or as given.
+
+    Raises:
+        ValueError: if the block's gradients are all zero; skip such a block, see :attr:`CurvatureBlock.is_zero`.
+    """
+    if block.is_zero:
+        raise ValueError("a block whose gradients are all zero has no damping")
+    match kind:
+        case "relative":
+            return value * block.mean_squared_entry
+        case "relative_to_largest":
+            return value * largest_eigenvalue(block.operator, generator)
+        case "absolute":
+            return value
