@@ -15,7 +15,7 @@ from celery.signals import worker_ready, worker_shutting_down
 from ascribe.broker import RUN_TASK, celery_options
 from ascribe.errors import QueueUnavailable
 from ascribe.ledger.base import Ledger, Ring
-from ascribe.ledger.redis import connect
+from ascribe.ledger.opening import open_ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import WorkerSettings
 from worker.environment import worker_info
@@ -60,7 +60,7 @@ class Presence(threading.Thread):
 
 @worker_ready.connect
 def _start(**_: Any) -> None:
-    ledger = connect(settings)
+    ledger = open_ledger(settings)
     upkeep = Upkeep(ledger, CeleryDoorbell(), every_seconds=settings.reconcile_seconds)
     presence = Presence(ledger)
     upkeep.start()

@@ -34,7 +34,7 @@ NO_SCORES = (SolveStatus.DIVERGED, SolveStatus.NON_FINITE, SolveStatus.NOT_POSIT
 
 @dataclass(frozen=True, slots=True)
 class SolvedBlocks:
-    """``ihvp_QP`` float32: one row a validation row where asked for, their mean last."""
+    """``ihvp_QP`` float64: one row a validation row where asked for, their mean last."""
 
     ihvp_QP: Tensor
     self_influence_N: Tensor | None
@@ -82,13 +82,13 @@ def solve_blocks(
                 ihvp_QP[:, block.columns] = block.curvature.from_rhs(solution.x_PK)
                 if self_influence_N is not None:
                     self_influence_N += self_influence(
-                        block.curvature, train.block(block.columns), solver, solution.state
+                        train.block(block.columns), block.curvature, solver, solution.state
                     )
             reporter.advance()
     if spec.output.per_validation_row:
         # Every solver is linear in its right-hand side: the mean's solution is the solutions' mean.
         ihvp_QP = torch.cat([ihvp_QP, ihvp_QP.mean(0, keepdim=True)])
-    return SolvedBlocks(ihvp_QP.float(), self_influence_N, tuple(diagnostics), _warnings(diagnostics))
+    return SolvedBlocks(ihvp_QP, self_influence_N, tuple(diagnostics), _warnings(diagnostics))
 
 
 def _prepare(

@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ascribe.errors import NonFinite
 from ascribe.job import Phase
 from ascribe.result import (
     MEAN,
@@ -77,8 +76,7 @@ def run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink) -> Manifest
         validation = _gradients(inputs.validation, "/validation", spec, inputs, bench, reporter, sink)
     solved = solve_blocks(spec, inputs.checkpoint.blocks, train, validation, reporter)
     with reporter.phase(Phase.SCORING, len(train.shards)):
-        score_QN = influence(train.shards, solved.ihvp_QP, on_shard=reporter.advance)
-        _check_finite(score_QN)
+        score_QN = _scores(solved, train, reporter)
     vectors = _vectors(spec, score_QN, solved, train)
     train_rows = _row_infos(inputs.train, inputs.labels, bench.settings.preview_characters)
     with reporter.phase(Phase.WRITING, len(vectors) + 2):
@@ -127,9 +125,12 @@ def _vectors(spec: JobSpec, score_QN: Tensor, solved: SolvedBlocks, train: Gradi
     return vectors
 
 
-def _check_finite(score_QN: Tensor) -> None:
-    if not bool(torch.isfinite(score_QN).all()):
-        raise NonFinite("the scores are too large for float32: raise the damping")
+def _scores(solved: SolvedBlocks, train: Gradients, reporter: Reporter) -> Tensor:
+    parts = []
+    for shard in train.shards:
+        parts.append(influence([shard], solved.ihvp_QP, "all blocks"))
+        reporter.advance()
+    return torch.cat(parts, dim=1)
 
 
 def _row_infos(rows: Rows, labels: Labels, preview: int) -> list[RowInfo]:
@@ -152,12 +153,12 @@ def _diagnostics(
     solved: SolvedBlocks, inputs: Inputs, train: Gradients, validation: Gradients, reporter: Reporter
 ) -> Diagnostics:
     worst = max((block.status for block in solved.diagnostics), key=lambda status: status.severity)
-    bounds = [block.condition_bound for block in solved.diagnostics if block.condition_bound is not None]
+    bounds = [block.condition_bound for block in solved.diagnostics if block.condition_bound]
     return Diagnostics(
         status=worst,
         advice=worst.advice,
         worst_relative_residual=max(block.relative_residual for block in solved.diagnostics),
-        largest_condition_bound=max(bounds, default=None),
+        largest_condition_bound=max(bounds) if bounds else None,
         iterations=max(block.iterations for block in solved.diagnostics),
         products=sum(block.products for block in solved.diagnostics),
         blocks=solved.diagnostics,

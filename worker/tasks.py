@@ -6,7 +6,7 @@ torch is imported when the first job arrives, so a worker is ready in under a se
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from ascribe.errors import AscribeError, InternalError, OutOfMemory, QueueUnavai
 from ascribe.job import JobError, Progress
 from ascribe.ledger.base import Claim, LeaseLost, Ledger
 from ascribe.ledger.heartbeat import Heartbeat
-from ascribe.ledger.redis import connect
+from ascribe.ledger.opening import open_ledger
 from ascribe.settings import WorkerSettings
 from worker.environment import worker_name
 from worker.progress import Cancelled, Reporter
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@shared_task(name=RUN_TASK)
+@shared_task(name=RUN_TASK)  # type: ignore[untyped-decorator]  # celery has no annotations
 def run(job_id: str, attempt: int) -> None:
     """Work on one attempt of a job, if it is still there to be claimed."""
     settings = _settings()
@@ -41,7 +41,11 @@ def run(job_id: str, attempt: int) -> None:
         return
     try:
         with Heartbeat(
-            ledger, claim, every_seconds=settings.heartbeat_seconds, stall_seconds=settings.stall_seconds
+            ledger,
+            claim,
+            lease_seconds=settings.lease_seconds,
+            every_seconds=settings.heartbeat_seconds,
+            stall_seconds=settings.stall_seconds,
         ) as heartbeat:
             _work(claim, ledger, heartbeat)
     except LeaseLost:
@@ -90,12 +94,12 @@ class _Line:
 
     def __call__(self, progress: Progress) -> bool:
         self.heartbeat.moved()
-        if self.heartbeat.lost:
+        if self.heartbeat.lost.is_set():
             raise LeaseLost
         try:
             return self.ledger.progress(self.claim, progress)
         except QueueUnavailable:
-            return self.heartbeat.cancel_requested
+            return self.heartbeat.cancel_requested.is_set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,8 @@ class _Staging:
         _insist(lambda: self.ledger.announce_gradients(gradient_fingerprint, rows))
 
 
-def _insist(write: object) -> None:
+def _insist(write: Callable[[], None]) -> None:
     """Retry a ledger write while Redis is away, up to the lease; the work of hours must not die of a restart."""
-    assert callable(write)
     for attempt in stamina.retry_context(on=QueueUnavailable, timeout=_settings().lease_seconds, attempts=None):
         with attempt:
             write()
@@ -126,7 +129,7 @@ def _settings() -> WorkerSettings:
 
 @cache
 def _ledger() -> Ledger:
-    return connect(_settings())
+    return open_ledger(_settings())
 
 
 @cache

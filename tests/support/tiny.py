@@ -31,14 +31,14 @@ def make_checkpoint(root: Path, model_type: str = "bert", *, seed: int = 0, rank
     base, adapter = root / "base", root / "adapter"
     _tokenizer().save_pretrained(base)
     config = AutoConfig.for_model(model_type, **_sizes(model_type))
-    model = AutoModelForSequenceClassification.from_config(config)
+    model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]  # theirs has no annotations
     model.save_pretrained(base)
     peft_config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=8, target_modules=TARGETS[model_type])
     tuned = get_peft_model(model, peft_config)
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    tuned.save_pretrained(adapter)
+    tuned.save_pretrained(str(adapter))
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
     (adapter / "config.json").write_text(json.dumps({"model_type": model_type, **names}))
 
@@ -68,7 +68,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs has no annotations
         tokenizer_object=tokenizer,
         pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
     )  # fmt: skip

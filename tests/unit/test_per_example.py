@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ascribe.sources.checkpoints import inspect_checkpoint
+from ascribe.sources.checkpoints import BlockShape, inspect_checkpoint
 from ascribe.sources.rows import Labels, read_rows
 from ascribe.spec import DatasetSpec, FileSource, ModelSpec
 from tests.support.tiny import LABELS, TARGETS, make_checkpoint, make_rows, write_rows
@@ -44,7 +46,7 @@ def test_gradients_equal_autograd(tmp_path: Path, model_type: str, select: str) 
             assert expected.abs().max() > 0
 
 
-def _autograd(model, blocks, loss):  # type: ignore[no-untyped-def]  # a test's oracle, not an interface
+def _autograd(model: nn.Module, blocks: Sequence[BlockShape], loss: Tensor) -> Iterator[Tensor]:
     named = {
         name.removeprefix("base_model.model.").replace("modules_to_save.", "").replace("default.", ""): parameter
         for name, parameter in model.named_parameters()
