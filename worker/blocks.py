@@ -20,6 +20,7 @@ from ascribe.sources.checkpoints import BlockShape
 from ascribe.spec import Damping, JobSpec
 from ascribe.status import SolveStatus
 from worker.curvature.block import CurvatureBlock, build_block
+from worker.damping import resolve_damping
 from worker.gradients.cache import Gradients
 from worker.operators import Damped
 from worker.progress import Reporter
@@ -27,7 +28,6 @@ from worker.registry import build_solver
 from worker.scores.self_influence import self_influence
 from worker.solvers.base import Solver
 from worker.solvers.solve import Solution, solve
-from worker.spectrum import resolve_damping
 
 NO_SCORES = (SolveStatus.DIVERGED, SolveStatus.NON_FINITE, SolveStatus.NOT_POSITIVE_DEFINITE)
 

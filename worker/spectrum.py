@@ -1,14 +1,12 @@
-"""What a solver must know of a spectrum before it starts, and the damping that is measured against it."""
+"""What must be known of a spectrum before a solver starts: its largest eigenvalue. Traces are the operators' own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Generator
 
-from worker.curvature.block import CurvatureBlock
 from worker.operators import LinearOperator
 
 _MAX_LANCZOS_STEPS = 100
@@ -62,25 +60,3 @@ def lanczos(operator: LinearOperator, generator: Generator, tolerance: float = 1
 def largest_eigenvalue(operator: LinearOperator, generator: Generator, tolerance: float = 1e-3) -> float:
     """The largest eigenvalue, to a relative ``tolerance`` from below; see :func:`lanczos` for a bound from above."""
     return lanczos(operator, generator, tolerance).value
-
-
-def resolve_damping(
-    block: CurvatureBlock,
-    kind: Literal["relative", "relative_to_largest", "absolute"],
-    value: float,
-    generator: Generator,
-) -> float:
-    """The one lambda of a block: a multiple of its mean squared gradient entry, of its largest eigenvalue, or as given.
-
-    Raises:
-        ValueError: if the block's gradients are all zero; skip such a block, see :attr:`CurvatureBlock.is_zero`.
-    """
-    if block.is_zero:
-        raise ValueError("a block whose gradients are all zero has no damping")
-    match kind:
-        case "relative":
-            return value * block.mean_squared_entry
-        case "relative_to_largest":
-            return value * largest_eigenvalue(block.operator, generator)
-        case "absolute":
-            return value

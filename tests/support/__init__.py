@@ -1,0 +1,1 @@
+"""What several test folders share: tiny checkpoints, specs, manifests, fakes. No torch."""

@@ -1,0 +1,84 @@
+"""Specs, a sink and a bench for running the pipeline in the test's own process."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ascribe.job import Progress
+from ascribe.result import Manifest
+from ascribe.settings import WorkerSettings
+from ascribe.spec import JobSpec
+from tests.support.tiny import make_checkpoint, make_rows, write_rows
+from worker.pipeline import Bench, run
+from worker.progress import Reporter
+
+TRAIN, VALIDATION = 40, 6
+
+
+@dataclass
+class Shelf:
+    """A sink in memory."""
+
+    staged: dict[str, bytes] = field(default_factory=dict)
+    announced: dict[str, int] = field(default_factory=dict)
+
+    def stage(self, name: str, chunks: Iterable[bytes]) -> None:
+        self.staged[name] = b"".join(chunks)
+
+    def announce(self, gradient_fingerprint: str, rows: int) -> None:
+        self.announced[gradient_fingerprint] = rows
+
+    def vector(self, name: str) -> Tensor:
+        return torch.frombuffer(bytearray(self.staged[name]), dtype=torch.float32)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in zlib.decompress(self.staged[name]).decode().split("\n")]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A data root with a tiny model, and a worker's bench over it."""
+
+    root: Path
+    bench: Bench
+
+    def run(self, spec: JobSpec, seen: list[Progress] | None = None) -> tuple[Manifest, Shelf]:
+        shelf = Shelf()
+
+        def send(progress: Progress) -> bool:
+            if seen is not None:
+                seen.append(progress)
+            return False
+
+        return run(spec, self.bench, Reporter(send), shelf), shelf
+
+
+def make_workshop(folder: Path, **settings: Any) -> Workshop:
+    root = folder / "data"
+    make_checkpoint(root)
+    rows = make_rows(TRAIN + VALIDATION)
+    write_rows(root / "train.jsonl", rows[:TRAIN])
+    write_rows(root / "validation.jsonl", rows[TRAIN:])
+    options = {"shard_rows": 16, "token_budget": 64} | settings
+    return Workshop(root, Bench(WorkerSettings(data_root=root, cache_dir=folder / "cache", **options)))
+
+
+def make_spec(curvature: str = "gfim", solver: str = "schulz", **changes: Any) -> JobSpec:
+    return JobSpec.model_validate(
+        {
+            "model": {"base": "base", "adapter": "adapter"},
+            "train": {"source": {"kind": "file", "path": "train.jsonl"}},
+            "validation": {"source": {"kind": "file", "path": "validation.jsonl"}},
+            "curvature": {"kind": curvature},
+            "solver": {"kind": solver},
+        }
+        | changes
+    )

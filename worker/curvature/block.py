@@ -1,0 +1,71 @@
+"""One block: a parameter tensor's curvature, and how its gradients become right-hand sides.
+
+Both curvatures act on columns. GFIM is ``D x D`` and a gradient ``[R, D]`` is ``R`` columns of it; the empirical
+Fisher is ``P x P`` and a gradient is one column, which is the same rule with ``R = 1`` and ``D = P``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ascribe.errors import NonFinite
+from worker.curvature.fisher import empirical_fisher
+from worker.curvature.gfim import gfim
+from worker.operators import IdentityOperator, LinearOperator, RowsOperator
+
+CurvatureKind = Literal["gfim", "gfim_unnormalized", "empirical_fisher", "none"]
+
+
+@dataclass(frozen=True)
+class CurvatureBlock:
+    """The curvature of one parameter tensor, acting on ``long_side`` numbers, ``rank`` columns a gradient."""
+
+    name: str
+    operator: LinearOperator
+    rank: int
+    long_side: int
+    mean_squared_entry: float
+    """Mean over examples and entries of the squared gradient; ``relative`` damping is a multiple of it."""
+
+    @property
+    def is_zero(self) -> bool:
+        """Every gradient of the block is zero: there is nothing to damp, solve or score."""
+        return self.mean_squared_entry == 0.0
+
+    def to_rhs(self, grad_QP: Tensor) -> Tensor:
+        """Gradients ``[Q, R * D]`` as right-hand sides ``[D, Q * R]`` in float64."""
+        return grad_QP.to(torch.float64).reshape(-1, self.long_side).T
+
+    def from_rhs(self, x_PK: Tensor) -> Tensor:
+        """Columns ``[D, Q * R]`` as gradients ``[Q, R * D]``; the inverse of :meth:`to_rhs`."""
+        return x_PK.T.reshape(-1, self.rank * self.long_side)
+
+
+def build_block(name: str, kind: CurvatureKind, chunks: Sequence[Tensor], rank: int, long_side: int) -> CurvatureBlock:
+    """The block ``name`` from its per-example gradients.
+
+    ``chunks`` are ``[n_i, rank * long_side]``: each row one flattened gradient, the shorter side first.
+
+    Raises:
+        NonFinite: if a gradient of the block is not finite, or so large that its square is not.
+    """
+    rows = RowsOperator(chunks)
+    mean_squared_entry = rows.trace() / rows.size
+    if not math.isfinite(mean_squared_entry):
+        raise NonFinite(f"The curvature of block {name} is not finite: check its gradients.")
+    operator: LinearOperator
+    match kind:
+        case "gfim" | "gfim_unnormalized":
+            operator = gfim(chunks, rank, long_side, normalized=kind == "gfim")
+            return CurvatureBlock(name, operator, rank, long_side, mean_squared_entry)
+        case "empirical_fisher":
+            operator = empirical_fisher(chunks)
+        case "none":
+            operator = IdentityOperator(rows.size)
+    return CurvatureBlock(name, operator, 1, rows.size, mean_squared_entry)

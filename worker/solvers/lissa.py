@@ -1,0 +1,207 @@
+"""LiSSA with parameters from the spectrum (Agarwal et al. 2017; Klochkov & Liu 2024, arXiv 2409.17357).
+
+``u <- u - step_size (C_B u + damping u - v)``, a fresh batch ``B`` each step. The mean-square error shrinks if
+``step_size (lambda_max + damping + tr C / |B|) <= 1``, where ``tr C`` is exact for the way a :class:`SampledOperator`
+draws its batches, and the slowest part of the error shrinks by ``1 - step_size * damping`` a step.
+
+With a fixed step size plain LiSSA stops improving at a noise floor: a residual of 0.1 to 0.8 on gradients whose
+condition is 100. Now and then (every *anchor*) we therefore take one exact product at the iterate ``a`` of that moment
+and estimate only the difference, ``C_B (u - a) + C a`` (the control variate of SVRG, Johnson & Zhang 2013). The noise
+then vanishes together with the error, the prediction ``exp(-step_size * damping * T)`` holds as it stands, and the
+residual at each anchor comes for free: it is where a column that has converged stops.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from ascribe.errors import PlanExceedsSteps
+from ascribe.lissa_bound import steps_needed
+from ascribe.status import SolveStatus
+from worker.operators import Damped, SampledOperator
+from worker.solvers.base import Solver, Stats, require
+from worker.spectrum import lanczos
+
+# At this many times tr C / lambda_max examples a batch the noise costs a quarter of the step size.
+_BATCH_FACTOR = 4
+# Anchors in the time in which the slowest error shrinks by e: at 1 the noise shows, at 3 it does not.
+_ANCHORS_PER_DECAY = 3
+# float32 iterates leave a residual near 1e-4 at the largest condition that max_steps lets through.
+_FLOAT32_TOLERANCE = 1e-3
+# No solution is longer than ||v|| / damping; an iterate ten times as long has run away.
+_RUNAWAY = 10.0
+
+
+@dataclass(frozen=True)
+class LissaPlan:
+    """What a run will do, and the measurements that decided it."""
+
+    trace: float
+    largest_eigenvalue: float
+    """An upper bound: the Ritz value plus its residual."""
+    max_squared_norm: float
+    step_size: float
+    batch_size: int
+    steps: int
+    anchor_every: int
+    predicted_residual: float
+    stability: float
+    """``step_size (lambda_max + damping + tr C / |B|)``: stable in mean square up to 1."""
+
+
+@dataclass(frozen=True)
+class LissaState:
+    operator: Damped
+    examples: SampledOperator
+    plan: LissaPlan
+
+
+@dataclass(frozen=True)
+class Lissa(Solver[LissaState]):
+    """Takes a :class:`SampledOperator`. What is ``None`` is chosen from the spectrum; what is not is honoured."""
+
+    step_size: float | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+    tolerance: float = 0.01
+    max_steps: int = 5000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.step_size is not None and not (math.isfinite(self.step_size) and self.step_size > 0):
+            raise ValueError("step_size must be positive and finite")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError("batch_size must be at least 1")
+        if not 0 < self.tolerance < 1:
+            raise ValueError("tolerance must lie between 0 and 1")
+        if self.max_steps < 1:
+            raise ValueError("max_steps must be at least 1")
+        if self.steps is not None and not 1 <= self.steps <= self.max_steps:
+            raise ValueError("steps must lie between 1 and max_steps")
+
+    def check(self, operator: Damped) -> None:
+        self.init(operator)  # a plan is all there is to it, and costs a dozen products
+
+    def init(self, operator: Damped) -> LissaState:
+        """Measure the spectrum and plan; nothing is solved yet.
+
+        Raises:
+            TypeError: if the operator cannot be sampled.
+            PlanExceedsSteps: if the plan needs more than ``max_steps``.
+        """
+        examples = require(operator, SampledOperator)  # type: ignore[type-abstract]  # only isinstance
+        ritz = lanczos(examples, Generator().manual_seed(self.seed))
+        plan = self.plan(
+            trace=examples.trace(),
+            largest_eigenvalue=min(ritz.upper, examples.norm_bound()),
+            max_squared_norm=examples.max_squared_norm(),
+            count=examples.count,
+            damping=operator.damping,
+        )
+        if plan.steps > self.max_steps:
+            raise PlanExceedsSteps(self._refusal(plan, operator.damping))
+        return LissaState(operator, examples, plan)
+
+    def plan(
+        self, *, trace: float, largest_eigenvalue: float, max_squared_norm: float, count: int, damping: float
+    ) -> LissaPlan:
+        """The plan for a spectrum, by arithmetic alone. A batch of ``count`` or more means exact products."""
+        batch_size = self.batch_size or math.ceil(_BATCH_FACTOR * trace / largest_eigenvalue)
+        batch_size = min(count, batch_size)
+        noise = 0.0 if batch_size == count else trace / batch_size
+        rate_bound = largest_eigenvalue + damping + noise
+        step_size = self.step_size or 1 / rate_bound
+        contraction = step_size * damping
+        anchor_every = 1 if batch_size == count else math.ceil(1 / (_ANCHORS_PER_DECAY * contraction))
+        # One anchor more than predicted, for what is left of the noise: who has converged stops before it.
+        anchors = math.ceil(steps_needed(contraction, self.tolerance) / anchor_every) + 1
+        steps = self.steps or anchor_every * anchors
+        return LissaPlan(
+            trace=trace,
+            largest_eigenvalue=largest_eigenvalue,
+            max_squared_norm=max_squared_norm,
+            step_size=step_size,
+            batch_size=batch_size,
+            steps=steps,
+            anchor_every=anchor_every,
+            predicted_residual=math.exp(-contraction * steps),
+            stability=step_size * rate_bound,
+        )
+
+    def _refusal(self, plan: LissaPlan, damping: float) -> str:
+        # plan() gives at most (log(1/tolerance) + 2/3) / contraction + 3 steps: the least contraction that fits is
+        budget = (self.max_steps - 3) / (math.log(1 / self.tolerance) + 2 / _ANCHORS_PER_DECAY)
+        problem = f"LiSSA needs {plan.steps} steps at this damping; max_steps is {self.max_steps}."
+        if budget <= 1:
+            return f"{problem} No damping fits so few: allow more steps."
+        rest = 1 / plan.step_size - damping  # the part of an automatic step size that does not move with the damping
+        fitting = _round_up(1 / (plan.step_size * budget) if self.step_size else rest / (budget - 1))
+        relative = _round_up(fitting / plan.largest_eigenvalue)
+        return (
+            f"{problem} A damping of {relative:g} relative to the largest eigenvalue ({fitting:g} absolute) fits; "
+            "so does another solver."
+        )
+
+    def compute(self, state: LissaState, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
+        """Run the plan. The batches depend on the seed alone, so a column's result is its own."""
+        dtype = torch.float32 if self.tolerance >= _FLOAT32_TOLERANCE else torch.float64
+        x_PK, status, steps, anchors = _run(state, rhs_PK.to(dtype), self.tolerance, self.seed)
+        plan = state.plan
+        sampled = (steps - anchors) * plan.batch_size / state.examples.count
+        notes: tuple[str, ...] = ()
+        if plan.stability > 1 + 1e-9:
+            notes = (
+                f"step_size * (largest eigenvalue + damping + trace / batch_size) is {plan.stability:.3g}; above 1 "
+                "the iteration may diverge.",
+            )
+        stats = Stats(
+            iterations=steps,
+            products=anchors + math.ceil(sampled),
+            condition_bound=1 + plan.largest_eigenvalue / state.operator.damping,
+            precision="float32" if dtype == torch.float32 else "float64",
+            plan=asdict(plan),
+            notes=notes,
+        )
+        return x_PK.to(torch.float64), status, stats
+
+
+def _run(state: LissaState, rhs_PK: Tensor, tolerance: float, seed: int) -> tuple[Tensor, SolveStatus, int, int]:
+    """Returns the solutions ``[P, K]``, the outcome, the steps taken and how many of them were exact."""
+    plan, examples, damping = state.plan, state.examples, state.operator.damping
+    generator = Generator().manual_seed(seed)
+    x_PK = torch.zeros_like(rhs_PK)
+    live_K = torch.arange(rhs_PK.shape[1])  # the columns still iterated; u, v, anchor are of these alone
+    u_PK, v_PK = torch.zeros_like(rhs_PK), rhs_PK
+    anchors = 0
+    for step in range(plan.steps):
+        if step % plan.anchor_every == 0:
+            slope_PK = examples.matmul(u_PK) - v_PK
+            anchors += 1
+            residual_K = (slope_PK + damping * u_PK).norm(dim=0)
+            x_PK[:, live_K] = u_PK
+            keep_K = residual_K > tolerance * v_PK.norm(dim=0)
+            live_K, u_PK, v_PK, slope_PK = live_K[keep_K], u_PK[:, keep_K], v_PK[:, keep_K], slope_PK[:, keep_K]
+            if len(live_K) == 0:
+                return x_PK, SolveStatus.CONVERGED, step, anchors
+            limit_K = _RUNAWAY / damping * v_PK.norm(dim=0)
+            anchor_PK = u_PK
+            estimate_PK = slope_PK
+        else:
+            batch_B = examples.draw(plan.batch_size, generator)
+            estimate_PK = examples.matmul_sampled(u_PK - anchor_PK, batch_B) + slope_PK
+        u_PK = (1 - plan.step_size * damping) * u_PK - plan.step_size * estimate_PK
+        if not bool((u_PK.norm(dim=0) <= limit_K).all()):
+            x_PK[:, live_K] = u_PK
+            return x_PK, SolveStatus.DIVERGED, step + 1, anchors
+    x_PK[:, live_K] = u_PK
+    return x_PK, SolveStatus.MAX_ITERATIONS, plan.steps, anchors
+
+
+def _round_up(value: float) -> float:
+    """To two significant digits, never down."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / unit) * unit
