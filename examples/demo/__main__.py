@@ -27,7 +27,7 @@ HOME = Path(".ascribe/demo")
 
 
 def main() -> int:
-    console = Console()
+    console = _console()
     started = time.monotonic()
     data_root = prepare(HOME / "data")
     flipped = frozenset(json.loads((data_root / ROWS / "flipped.json").read_text()))
@@ -50,9 +50,16 @@ def main() -> int:
     write_report(HOME / "report.html", lines, suspects, verdict, flipped, svg)
     _print(console, lines, suspects, flipped)
     console.print(f"\n{verdict}\n")
-    console.print(f"Pictures: {HOME / 'report.html'}; the first job's own report: {HOME / 'job-report.html'}")
+    console.print(f"The picture: {HOME / 'report.html'}")
+    console.print(f"The first job's own report: {HOME / 'job-report.html'}")
     console.print(f"Done in {time.monotonic() - started:.0f} s")
     return 0
+
+
+def _console() -> Console:
+    """As wide as the tables where the output is no terminal: a log should not wrap them."""
+    console = Console()
+    return console if console.is_terminal else Console(width=124)
 
 
 def _submit(client: Client, method: Method, console: Console) -> Job:
@@ -83,7 +90,7 @@ def _line(method: Method, job: Job, scores: list[ScoredRow], flipped: frozenset[
     return Line(
         name=method.name,
         detection=detect(by_opposition(scores), flipped),
-        damping=", ".join(f"{value:g} {kind.replace('_', ' ')}" for kind, value in damping.items()) or "-",
+        damping=", ".join(f"{kind} {value:g}" for kind, value in damping.items()) or "-",
         seconds=f"{diagnostics.seconds['total']:.1f}",
         cache=f"{train.hit_rows / train.rows:.0%}",
         residual=f"{diagnostics.worst_relative_residual:.1e}",
@@ -114,14 +121,18 @@ def _print(console: Console, lines: list[Line], suspects: list[ScoredRow], flipp
     rows = Table(title=f"The ten most suspicious training rows ({lines[0].name})", title_justify="left")
     rows.add_column("score", justify="right")
     rows.add_column("given label")
-    rows.add_column("text", max_width=70)
+    rows.add_column("text", max_width=70, no_wrap=True, overflow="ellipsis")
     rows.add_column("truth")
     for row in suspects:
-        rows.add_row(f"{row.score:.3g}", row.label, row.text, "flipped" if row.id in flipped else "as given")
+        rows.add_row(
+            f"{row.score:.3g}", row.label, " ".join(row.text.split()), "flipped" if row.id in flipped else "as given"
+        )
     console.print(rows)
     table = Table(title=f"Finding the {len(flipped)} flipped labels", title_justify="left")
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("method", "damping", "status") else "right")
+        table.add_column(
+            heading, justify="left" if heading in ("method", "damping", "status") else "right", no_wrap=True
+        )
     for line in lines:
         table.add_row(*line.cells())
     console.print(table)

@@ -1,0 +1,47 @@
+"""``kill -9`` of the worker in mid-job: the next attempt goes on from the cached shards, to the same bits."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+from ascribe.job import Job, JobState, Phase
+from tests.e2e.conftest import MakeSpec, System
+
+
+def _running_past(system: System, job: Job, rows: int) -> Job:
+    """The job once it has gradients of ``rows`` rows and is still at it."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        now = system.client.get(job.id)
+        assert not now.status.terminal, now.error
+        if now.progress and now.progress.phase is Phase.CACHING_GRADIENTS and now.progress.done >= rows:
+            return now
+        time.sleep(0.05)
+    raise TimeoutError
+
+
+def test_a_killed_workers_job_is_finished_by_the_next_attempt_bit_for_bit(system: System, make_spec: MakeSpec) -> None:
+    spec = make_spec(
+        train={"source": {"kind": "file", "path": "all/train.jsonl"}, "limit": 600}, output={"self_influence": True}
+    )
+    shutil.rmtree(system.stack.cache_dir / "gradients", ignore_errors=True)
+    whole = system.client.create_and_wait(spec, timeout=120)
+    expected = system.client.scores(whole.id)
+    expected_self = system.client.scores(whole.id, vector="self_influence")
+
+    shutil.rmtree(system.stack.cache_dir / "gradients")
+    job = system.client.create(spec)
+    _running_past(system, job, rows=96)
+    system.stack.kill_worker()
+    system.stack.restart_worker()
+    ended = system.client.wait(job.id, timeout=180)
+
+    assert ended.status is JobState.SUCCEEDED
+    assert ended.attempt == 2
+    assert [attempt.outcome for attempt in ended.attempts] == ["lost", "succeeded"]
+    assert ended.result is not None
+    # At most the shard in hand was lost.
+    assert ended.result.diagnostics.cache["train"].hit_rows >= 64
+    assert system.client.scores(job.id) == expected
+    assert system.client.scores(job.id, vector="self_influence") == expected_self
