@@ -65,9 +65,7 @@ def solve_blocks(
     solver = build_solver(spec)
     with reporter.phase(Phase.BUILDING_CURVATURE, len(shapes)):
         prepared = _prepare(spec, shapes, train, solver, reporter)
-    grad_QP = torch.cat(validation.shards)
-    if not spec.output.per_validation_row:
-        grad_QP = grad_QP.mean(0, keepdim=True, dtype=torch.float64)
+    grad_QP = _right_hand_sides(spec, validation)
     ihvp_QP = torch.zeros(grad_QP.shape, dtype=torch.float64)
     self_influence_N = torch.zeros(train.rows, dtype=torch.float64) if spec.output.self_influence else None
     diagnostics = []
@@ -85,10 +83,14 @@ def solve_blocks(
                         train.block(block.columns), block.curvature, solver, solution.state
                     )
             reporter.advance()
-    if spec.output.per_validation_row:
-        # Every solver is linear in its right-hand side: the mean's solution is the solutions' mean.
-        ihvp_QP = torch.cat([ihvp_QP, ihvp_QP.mean(0, keepdim=True)])
     return SolvedBlocks(ihvp_QP, self_influence_N, tuple(diagnostics), _warnings(diagnostics))
+
+
+def _right_hand_sides(spec: JobSpec, validation: Gradients) -> Tensor:
+    """Validation gradients where asked for, and their mean last: solved like the others, so its residual is measured."""
+    grad_QP = torch.cat(validation.shards).double()
+    mean_1P = grad_QP.mean(0, keepdim=True)
+    return torch.cat([grad_QP, mean_1P]) if spec.output.per_validation_row else mean_1P
 
 
 def _prepare(

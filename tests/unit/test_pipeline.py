@@ -65,7 +65,9 @@ def test_every_pair_gives_scores_for_every_row(workshop: Workshop, curvature: st
     assert (manifest.train_rows, manifest.validation_rows, manifest.parameters) == (TRAIN, VALIDATION, 8 * 4 * 32)
     assert set(manifest.vectors) == {MEAN, TRAIN_LOSS, *(validation_vector(q) for q in range(VALIDATION))}
     assert set(shelf.staged) == {*manifest.vectors, TRAIN_ROWS, VALIDATION_ROWS}
-    torch.testing.assert_close(shelf.vector(MEAN).double(), _matrix(shelf).mean(0), rtol=1e-4, atol=1e-6)
+    mean_N = _matrix(shelf).mean(0)
+    tolerance = 0.02 if solver == "lissa" else 1e-5  # LiSSA solves for each to its own tolerance of 0.01
+    assert (shelf.vector(MEAN).double() - mean_N).norm() <= tolerance * mean_N.norm()
     assert [row["id"] for row in shelf.rows(TRAIN_ROWS)] == [f"r{i}" for i in range(TRAIN)]
     assert manifest.diagnostics.status in (SolveStatus.CONVERGED, SolveStatus.APPROXIMATE)
     assert len(manifest.diagnostics.blocks) == BLOCKS

@@ -4,11 +4,11 @@
 ``step_size (lambda_max + damping + tr C / |B|) <= 1``, where ``tr C`` is exact for the way a :class:`SampledOperator`
 draws its batches, and the slowest part of the error shrinks by ``1 - step_size * damping`` a step.
 
-With a fixed step size plain LiSSA stops improving at a noise floor: a residual of 0.1 to 0.8 on gradients whose
-condition is 100. Now and then (every *anchor*) we therefore take one exact product at the iterate ``a`` of that moment
-and estimate only the difference, ``C_B (u - a) + C a`` (the control variate of SVRG, Johnson & Zhang 2013). The noise
-then vanishes together with the error, the prediction ``exp(-step_size * damping * T)`` holds as it stands, and the
-residual at each anchor comes for free: it is where a column that has converged stops.
+A fixed step size leaves a noise floor in proportion to ``v``: plain LiSSA ends at a residual of 0.1 to 0.8 where the
+condition is 100. So now and then, at every *anchor*, we form the exact residual ``r = v - A u`` and go on with LiSSA
+for the correction, ``A d = r`` from ``d = 0``. The floor then sinks with the residual, which falls as predicted, like
+``exp(-step_size * damping * T)``, and a column stops at the anchor at which it has converged. Written out this is the
+control variate ``C_B (u - a) + C a`` of SVRG (Johnson & Zhang 2013) around the anchor's iterate ``a``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from worker.spectrum import lanczos
 
 # At this many times tr C / lambda_max examples a batch the noise costs a quarter of the step size.
 _BATCH_FACTOR = 4
-# Anchors in the time in which the slowest error shrinks by e: at 1 the noise shows, at 3 it does not.
-_ANCHORS_PER_DECAY = 3
+# Anchors in the time in which the slowest error shrinks by e: at 1 the noise slows the solve by a third, at 3 the
+# exact products do.
+_ANCHORS_PER_DECAY = 2
 # float32 iterates leave a residual near 1e-4 at the largest condition that max_steps lets through.
 _FLOAT32_TOLERANCE = 1e-3
 # No solution is longer than ||v|| / damping; an iterate ten times as long has run away.
@@ -133,7 +134,7 @@ class Lissa(Solver[LissaState]):
         )
 
     def _refusal(self, plan: LissaPlan, damping: float) -> str:
-        # plan() gives at most (log(1/tolerance) + 2/3) / contraction + 3 steps: the least contraction that fits is
+        # plan() gives at most (log(1/tolerance) + two anchors' share) / contraction, and 3 from rounding up.
         budget = (self.max_steps - 3) / (math.log(1 / self.tolerance) + 2 / _ANCHORS_PER_DECAY)
         problem = f"LiSSA needs {plan.steps} steps at this damping; max_steps is {self.max_steps}."
         if budget <= 1:
@@ -170,35 +171,44 @@ class Lissa(Solver[LissaState]):
 
 
 def _run(state: LissaState, rhs_PK: Tensor, tolerance: float, seed: int) -> tuple[Tensor, SolveStatus, int, int]:
-    """Returns the solutions ``[P, K]``, the outcome, the steps taken and how many of them were exact."""
-    plan, examples, damping = state.plan, state.examples, state.operator.damping
+    """Returns the solutions ``[P, K]``, the outcome, the steps taken and the number of anchors."""
+    plan, operator = state.plan, state.operator
     generator = Generator().manual_seed(seed)
     x_PK = torch.zeros_like(rhs_PK)
-    live_K = torch.arange(rhs_PK.shape[1])  # the columns still iterated; u, v, anchor are of these alone
+    live_K = torch.arange(rhs_PK.shape[1])  # the columns still iterated; u, v, r and d are of these alone
     u_PK, v_PK = torch.zeros_like(rhs_PK), rhs_PK
-    anchors = 0
-    for step in range(plan.steps):
-        if step % plan.anchor_every == 0:
-            slope_PK = examples.matmul(u_PK) - v_PK
-            anchors += 1
-            residual_K = (slope_PK + damping * u_PK).norm(dim=0)
+    for step in range(0, plan.steps, plan.anchor_every):
+        r_PK = v_PK - operator.matmul(u_PK)
+        x_PK[:, live_K] = u_PK
+        norm_K = v_PK.norm(dim=0)
+        keep_K = r_PK.norm(dim=0) > tolerance * norm_K
+        live_K, u_PK, v_PK, r_PK = live_K[keep_K], u_PK[:, keep_K], v_PK[:, keep_K], r_PK[:, keep_K]
+        if len(live_K) == 0:
+            return x_PK, SolveStatus.CONVERGED, step, step // plan.anchor_every + 1
+        inner = min(plan.anchor_every, plan.steps - step)
+        d_PK, taken = _correct(state, r_PK, _RUNAWAY / operator.damping * norm_K[keep_K], inner, generator)
+        u_PK = u_PK + d_PK
+        if taken < inner:
             x_PK[:, live_K] = u_PK
-            keep_K = residual_K > tolerance * v_PK.norm(dim=0)
-            live_K, u_PK, v_PK, slope_PK = live_K[keep_K], u_PK[:, keep_K], v_PK[:, keep_K], slope_PK[:, keep_K]
-            if len(live_K) == 0:
-                return x_PK, SolveStatus.CONVERGED, step, anchors
-            limit_K = _RUNAWAY / damping * v_PK.norm(dim=0)
-            anchor_PK = u_PK
-            estimate_PK = slope_PK
-        else:
-            batch_B = examples.draw(plan.batch_size, generator)
-            estimate_PK = examples.matmul_sampled(u_PK - anchor_PK, batch_B) + slope_PK
-        u_PK = (1 - plan.step_size * damping) * u_PK - plan.step_size * estimate_PK
-        if not bool((u_PK.norm(dim=0) <= limit_K).all()):
-            x_PK[:, live_K] = u_PK
-            return x_PK, SolveStatus.DIVERGED, step + 1, anchors
+            return x_PK, SolveStatus.DIVERGED, step + taken, step // plan.anchor_every + 1
     x_PK[:, live_K] = u_PK
-    return x_PK, SolveStatus.MAX_ITERATIONS, plan.steps, anchors
+    return x_PK, SolveStatus.MAX_ITERATIONS, plan.steps, math.ceil(plan.steps / plan.anchor_every)
+
+
+def _correct(state: LissaState, r_PK: Tensor, limit_K: Tensor, steps: int, generator: Generator) -> tuple[Tensor, int]:
+    """LiSSA for ``A d = r`` from zero; returns ``d`` and the steps taken, fewer than asked for if a column ran away."""
+    plan = state.plan
+    drive_PK = plan.step_size * r_PK
+    d_PK = drive_PK.clone()  # the first step: every product with zero is zero
+    for step in range(1, steps + 1):
+        if not bool((d_PK.norm(dim=0) <= limit_K).all()):
+            return d_PK, step - 1
+        if step == steps:
+            break
+        batch_B = state.examples.draw(plan.batch_size, generator)
+        noisy_PK = state.examples.matmul_sampled(d_PK, batch_B)
+        d_PK.mul_(1 - plan.step_size * state.operator.damping).add_(drive_PK).sub_(noisy_PK, alpha=plan.step_size)
+    return d_PK, steps
 
 
 def _round_up(value: float) -> float:
