@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+import math
+from typing import Annotated
 
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
+
+from ascribe.spec import OutputSpec
 from ascribe.status import SolveStatus
 
 SIGN = "positive: up-weighting this training row lowers the validation loss (proponent); negative: raises it (opponent)"
@@ -18,6 +22,21 @@ VALIDATION_ROWS = "validation_rows"
 def validation_vector(index: int) -> str:
     """Name of the stored score vector of validation row ``index``."""
     return f"validation:{index}"
+
+
+def vector_names(output: OutputSpec, validation_rows: int) -> tuple[str, ...]:
+    """Every vector that a job with this output stores: what the limit on cells counts."""
+    rows = tuple(map(validation_vector, range(validation_rows))) if output.per_validation_row else ()
+    return (MEAN, *rows, *((SELF_INFLUENCE,) if output.self_influence else ()), TRAIN_LOSS)
+
+
+def _null_unless_finite(value: object) -> object:
+    # JSON has no NaN or Infinity, and a bound that is infinite is none.
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Bound = Annotated[float | None, BeforeValidator(_null_unless_finite)]
+"""An upper bound; null where there is none."""
 
 
 class Record(BaseModel):
@@ -40,8 +59,8 @@ class BlockDiagnostics(Record):
     long_side: int = Field(description="D, the long side.")
     status: SolveStatus
     damping: float | None = Field(description="The lambda that was added; null without curvature.")
-    condition_bound: float | None
-    relative_residual: float = Field(description="Largest ||A x - v|| / ||v|| over the right-hand sides.")
+    condition_bound: Bound
+    relative_residual: FiniteFloat = Field(description="Largest ||A x - v|| / ||v|| over the right-hand sides.")
     iterations: int
     products: float = Field(description="Products of the block's size the solve used.")
     precision: str
@@ -59,8 +78,8 @@ class CacheUse(Record):
 class Diagnostics(Record):
     status: SolveStatus = Field(description="The worst of the blocks.")
     advice: str
-    worst_relative_residual: float
-    largest_condition_bound: float | None
+    worst_relative_residual: FiniteFloat
+    largest_condition_bound: Bound
     iterations: int = Field(description="The most any block took.")
     products: float = Field(description="Sum over the blocks.")
     blocks: tuple[BlockDiagnostics, ...]

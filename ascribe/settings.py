@@ -58,6 +58,6 @@ class WorkerSettings(Settings):
     queue: str = "cpu"
     device: str = "cpu"
     threads: int = Field(default=1, ge=1)
-    token_budget: int = Field(default=4096, ge=1, description="Padded tokens in one batch of the gradient pass.")
+    token_budget: int = Field(default=1024, ge=1, description="Padded tokens in one batch of the gradient pass.")
     shard_rows: int = Field(default=256, ge=1, description="Rows of one gradient shard; a crash costs at most one.")
     attention: Literal["sdpa", "eager"] = "sdpa"

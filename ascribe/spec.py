@@ -6,6 +6,7 @@ layer below checks again. What only a file, a checkpoint or the data can show is
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -13,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    StrictInt,
     StringConstraints,
     Tag,
     field_validator,
@@ -88,7 +90,7 @@ class InlineRow(Part):
     id: RowId | None = None
     text: str
     text_pair: str | None = None
-    label: int | str
+    label: StrictInt | str
 
 
 class InlineSource(Part):
@@ -152,7 +154,7 @@ class NoCurvature(Part):
 
 Curvature = Annotated[Gfim | GfimUnnormalized | EmpiricalFisher | NoCurvature, Field(discriminator="kind")]
 
-Tolerance = Annotated[float, Field(gt=0, lt=1, description="Relative residual to reach.")]
+Tolerance = Annotated[float, Field(ge=1e-16, lt=1, description="Relative residual to reach.")]
 
 
 class SchulzSolver(Part):
@@ -200,6 +202,12 @@ class LissaSolver(Part):
         default=5000, ge=1, le=1_000_000, description="A plan that needs more fails before it starts."
     )
 
+    @model_validator(mode="after")
+    def _steps_within_the_limit(self) -> Self:
+        if self.steps != "auto" and self.steps > self.max_steps:
+            raise PydanticCustomError("steps_over_limit", "steps is over max_steps: lower it, or raise max_steps")
+        return self
+
 
 class IdentitySolver(Part):
     """No inverse at all."""
@@ -219,7 +227,8 @@ PAIRS: dict[str, tuple[str, ...]] = {
 }
 """Which solvers go with which curvature: the one table behind the 422, ``GET /v1/methods`` and the registry."""
 
-DampingFactor = Annotated[float, Field(gt=0)]
+DampingFactor = Annotated[float, Field(ge=1e-30, le=1e30)]
+"""Positive; the bounds only keep arithmetic with it finite."""
 
 
 class RelativeDamping(Part):
@@ -309,14 +318,24 @@ class JobSpec(Part):
                 "an iterative solve for every train row is not on offer: use solver 'cholesky' or leave it out",
                 {"pointer": "/output/self_influence"},
             )
-        if isinstance(self.damping, RelativeToLargestDamping) and solver.steps == "auto":
+        if isinstance(self.damping, RelativeToLargestDamping) and solver.steps == solver.step_size == "auto":
             steps = minimum_steps(self.damping.relative_to_largest, solver.tolerance)
             if steps > solver.max_steps:
                 raise PydanticCustomError(
                     "plan_exceeds_steps",
-                    "this damping needs at least {steps} steps; max_steps is {max_steps}: raise the damping",
-                    {"steps": steps, "max_steps": solver.max_steps, "pointer": "/damping/relative_to_largest"},
+                    "this damping needs at least {steps} steps, more than max_steps allows: {remedy}",
+                    {"steps": steps, "remedy": _remedy(solver), "pointer": "/damping/relative_to_largest"},
                 )
+
+
+def _remedy(solver: LissaSolver) -> str:
+    contraction = math.log(1 / solver.tolerance) / solver.max_steps
+    if contraction >= 1:
+        return "no damping is large enough, raise max_steps or the tolerance"
+    # Two digits rounded up: what the message names must itself be accepted.
+    smallest = contraction / (1 - contraction)
+    unit = 10.0 ** (math.floor(math.log10(smallest)) - 1)
+    return f"raise it to {math.ceil(smallest / unit) * unit:.2g} or more"
 
 
 def default_damping(

@@ -87,7 +87,7 @@ def solve_blocks(
 
 
 def _right_hand_sides(spec: JobSpec, validation: Gradients) -> Tensor:
-    """Validation gradients where asked for, and their mean last: solved like the others, so its residual is measured."""
+    """Validation gradients where asked for, and their mean last, solved and measured like them."""
     grad_QP = torch.cat(validation.shards).double()
     mean_1P = grad_QP.mean(0, keepdim=True)
     return torch.cat([grad_QP, mean_1P]) if spec.output.per_validation_row else mean_1P

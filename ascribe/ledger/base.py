@@ -26,10 +26,11 @@ class Policy:
 
     lease_seconds: float = 60
     ring_again_seconds: float = 15
+    """After the first ring; each further one waits twice as long, up to 16 times, or a backlog fills the queue."""
     max_attempts: int = 3
-    result_ttl_seconds: int = 7 * 86400
-    record_ttl_seconds: int = 30 * 86400
-    idempotency_ttl_seconds: int = 86400
+    result_ttl_seconds: float = 7 * 86400
+    record_ttl_seconds: float = 30 * 86400
+    idempotency_ttl_seconds: float = 86400
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,8 @@ class Ledger(Protocol):
     def create(self, job_id: str, spec: JobSpec, idempotency: IdempotencyKey | None = None) -> Created:
         """Record the job, its outbox entry and its idempotency record in one step.
 
-        Raises IdempotencyReused when the key stands for another body.
+        The same ``job_id`` again is a replay too: the first reply was lost. Raises IdempotencyReused when the key
+        stands for another body.
         """
 
     def get(self, job_id: str) -> Job:
@@ -131,9 +133,13 @@ class Ledger(Protocol):
         """The record and every score. Raises NotFound, Conflict while the job is not terminal."""
 
     def read(self, job_id: str, name: str) -> Iterator[bytes]:
-        """Chunks of one committed vector or row list, in order. Raises NotReady, Expired, NotFound."""
+        """One committed vector or row list, in order, in chunks of at most 1 MiB whatever the chunks it was staged in.
+
+        Raises NotReady, Expired, NotFound: at the call, and while reading when the result goes away.
+        """
 
     # -- workers ----------------------------------------------------------------------------------------------
+    # An owner may end its attempt twice in the same way, as it must when the first reply was lost.
     def claim(self, job_id: str, attempt: int, worker: str) -> Claim | None:
         """queued at this attempt -> running under a new fence; None when it is not there to be had."""
 
@@ -144,22 +150,26 @@ class Ledger(Protocol):
         """Record progress, as :meth:`renew` otherwise (the lease is extended too). Raises LeaseLost."""
 
     def stage(self, claim: Claim, name: str, chunks: Iterable[bytes]) -> None:
-        """Put one vector beside the job, invisible until the commit. Raises LeaseLost."""
+        """Put one vector beside the job, invisible until the commit; again starts it over. Raises LeaseLost."""
 
     def commit(self, claim: Claim, manifest: Manifest) -> None:
-        """running -> succeeded, and the staged vectors become the result; cancelling -> cancelled. Raises LeaseLost."""
+        """running -> succeeded, and the staged vectors become the result; cancelling -> cancelled.
+
+        Raises LeaseLost, InternalError when the manifest names a vector that is not staged.
+        """
 
     def fail(self, claim: Claim, error: JobError) -> None:
         """running or cancelling -> failed; what was staged is dropped. Raises LeaseLost."""
 
     def cancelled(self, claim: Claim) -> None:
-        """cancelling -> cancelled; what was staged is dropped. Raises LeaseLost."""
+        """cancelling -> cancelled; what was staged is dropped. Raises LeaseLost, Conflict when nobody asked."""
 
     # -- upkeep -----------------------------------------------------------------------------------------------
     def reconcile(self) -> Reconciled:
-        """One pass: take the outbox, re-ring queued jobs nobody claimed, take expired leases away.
+        """One pass over a bounded number of jobs: take the outbox, re-ring queued jobs nobody claimed, take expired
+        leases away. Call again while it finds rings.
 
-        Safe to call from many processes at once. An expired lease re-queues the job at attempt + 1, ends it as
+        Safe to call from many processes at once: each ring is handed out once. An expired lease re-queues the job at attempt + 1, ends it as
         failed ``worker_lost`` after ``max_attempts``, as cancelled when it was cancelling.
         """
 

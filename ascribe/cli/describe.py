@@ -1,0 +1,81 @@
+"""A job in words: one row of a list, or all that is worth knowing about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from ascribe.cli.output import number
+from ascribe.cli.waiting import headline, remaining
+from ascribe.client_errors import describe
+from ascribe.job import Job
+from ascribe.result import BlockDiagnostics, Diagnostics
+from ascribe.spec import JobSpec
+
+
+def method(spec: JobSpec) -> str:
+    """Curvature, solver and damping as asked for, such as ``gfim + schulz, relative 0.1``."""
+    name = spec.solver.kind if spec.curvature.kind == "none" else f"{spec.curvature.kind} + {spec.solver.kind}"
+    if spec.damping is None:
+        return name
+    ((kind, value),) = spec.damping.model_dump().items()
+    return f"{name}, {kind} {value:g}"
+
+
+def job_row(job: Job) -> Sequence[object]:
+    return (job.id, headline(job), job.spec.name or "-", method(job.spec), moment(job.created_at))
+
+
+def job_facts(job: Job) -> dict[str, object]:
+    """Name and value of everything there is; None where there is nothing to say."""
+    progress = job.progress if not job.status.terminal else None
+    facts: dict[str, object] = {
+        "job": job.id,
+        "name": job.spec.name,
+        "status": job.status,
+        "method": method(job.spec),
+        "model": f"{job.spec.model.base} + {job.spec.model.adapter}",
+        "created": moment(job.created_at),
+        "started": job.started_at and moment(job.started_at),
+        "finished": job.finished_at and moment(job.finished_at),
+        "attempt": job.attempt,
+        "progress": progress
+        and f"{headline(job)} {progress.done}/{progress.total} ({progress.fraction:.0%}) {remaining(job)}",
+        "error": job.error and describe(job.error),
+    }
+    if job.result:
+        facts["rows"] = f"{job.result.train_rows} train, {job.result.validation_rows} validation"
+        facts["parameters"] = f"{job.result.parameters} in {len(job.result.diagnostics.blocks)} blocks"
+        facts |= diagnostic_facts(job.result.diagnostics)
+    return facts
+
+
+def diagnostic_facts(diagnostics: Diagnostics) -> dict[str, object]:
+    """How accurate, how expensive."""
+    phases = ", ".join(f"{name} {value:.3g}" for name, value in diagnostics.seconds.items() if name != "total")
+    cache = ", ".join(f"{name} {use.hit_rows} of {use.rows} rows" for name, use in diagnostics.cache.items())
+    return {
+        "solve": f"{diagnostics.status}: {diagnostics.advice}",
+        "worst residual": number(diagnostics.worst_relative_residual),
+        "damping added": damping_range(diagnostics.blocks),
+        "condition bound": number(diagnostics.largest_condition_bound),
+        "iterations": diagnostics.iterations,
+        "seconds": f"{number(diagnostics.seconds.get('total'))} ({phases})",
+        "peak memory": f"{diagnostics.peak_memory_bytes / 2**20:.0f} MiB",
+        "gradients cached": cache,
+        "warnings": "; ".join(diagnostics.warnings) or None,
+    }
+
+
+def damping_range(blocks: Sequence[BlockDiagnostics]) -> str | None:
+    """Smallest and largest lambda over the blocks, since a relative damping differs from block to block."""
+    values = [block.damping for block in blocks if block.damping is not None]
+    if not values:
+        return None
+    low, high = number(min(values)), number(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
+def moment(time: datetime) -> str:
+    """Local time, to the second."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")

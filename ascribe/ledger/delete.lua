@@ -1,0 +1,14 @@
+#!lua flags=allow-oom
+-- Remove an ended job and all that belongs to it.
+-- ARGV: id
+local id = ARGV[1]
+local status, finished_at, idempotency = unpack(redis.call('HMGET', job(id), 'status', 'finished_at', 'idempotency'))
+if not status then return 'no_job' end
+if not finished_at then return 'not_ended' end
+
+drop_scores(id)
+redis.call('DEL', job(id))
+redis.call('ZREM', JOBS, id)
+redis.call('ZREM', ENDED, id)
+if idempotency ~= '' then redis.call('DEL', P .. 'idempotency:' .. idempotency) end
+return 'ok'

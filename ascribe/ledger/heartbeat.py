@@ -1,0 +1,73 @@
+"""Keeps a running attempt's lease, as long as the work moves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from ascribe.errors import QueueUnavailable
+from ascribe.ledger.base import Claim, LeaseLost, Ledger
+
+log = logging.getLogger(__name__)
+
+
+class Heartbeat:
+    """A thread that renews ``claim`` every ``every_seconds`` while the ``with`` block runs.
+
+    It stops renewing when :meth:`moved` was not called for ``stall_seconds``, or a hung solve would be kept alive for
+    ever. ``lost`` is set when the ledger says so, or when Redis did not answer for as long as the lease lasts: by then
+    somebody else may own the job. The work looks at ``cancel_requested`` and ``lost`` at every batch.
+    """
+
+    def __init__(
+        self, ledger: Ledger, claim: Claim, *, lease_seconds: float, every_seconds: float, stall_seconds: float
+    ) -> None:
+        self._ledger = ledger
+        self._claim = claim
+        self._lease_seconds = lease_seconds
+        self._every_seconds = every_seconds
+        self._stall_seconds = stall_seconds
+        self._moved_at = self._renewed_at = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ascribe-heartbeat", daemon=True)
+        self.cancel_requested = threading.Event()
+        self.lost = threading.Event()
+
+    def moved(self) -> None:
+        """The work got on: called at every batch."""
+        self._moved_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self.lost.is_set() and not self._done.wait(self._every_seconds):
+            if time.monotonic() - self._moved_at <= self._stall_seconds:
+                self._renew()
+            if time.monotonic() - self._renewed_at > self._lease_seconds:
+                log.warning("job %s: not renewed for as long as its lease lasts, given up", self._claim.job_id)
+                self.lost.set()
+
+    def _renew(self) -> None:
+        asked_at = time.monotonic()  # the lease runs from some time after this
+        try:
+            if self._ledger.renew(self._claim):
+                self.cancel_requested.set()
+            self._renewed_at = asked_at
+        except QueueUnavailable as error:
+            log.warning("job %s: cannot renew, will try again: %s", self._claim.job_id, error.detail)
+        except LeaseLost:
+            log.warning("job %s: the lease was taken away", self._claim.job_id)
+            self.lost.set()
+        except Exception:
+            log.exception("job %s: cannot renew, will try again", self._claim.job_id)

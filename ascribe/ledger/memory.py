@@ -1,0 +1,261 @@
+"""The ledger in this process's memory: for tests and for one-process use. Same contract, same suite as Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from ascribe.job import Attempt, Job, JobError, JobState, Progress
+from ascribe.ledger import messages
+from ascribe.ledger.base import (
+    Claim,
+    Created,
+    IdempotencyKey,
+    JobFilter,
+    LeaseLost,
+    Page,
+    Policy,
+    Reconciled,
+    Ring,
+    WorkerInfo,
+)
+from ascribe.ledger.chunks import rechunk
+from ascribe.ledger.memory_entry import LEASED, Entry, matches
+from ascribe.result import Manifest
+from ascribe.spec import JobSpec
+
+
+class MemoryLedger:
+    """See :class:`ascribe.ledger.base.Ledger`. ``clock`` gives seconds since the epoch."""
+
+    def __init__(self, policy: Policy, *, clock: Callable[[], float] = time.time) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._entries: dict[str, Entry] = {}
+        self._keys: dict[str, tuple[str, str, float]] = {}
+        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
+        self._gradients: dict[str, tuple[int, float]] = {}
+
+    # -- callers ----------------------------------------------------------------------------------------------
+    def create(self, job_id: str, spec: JobSpec, idempotency: IdempotencyKey | None = None) -> Created:
+        with self._lock:
+            self._forget_expired()
+            if idempotency and idempotency.key in self._keys:
+                first, fingerprint, _ = self._keys[idempotency.key]
+                if fingerprint != idempotency.fingerprint:
+                    raise messages.idempotency_reused()
+                return Created(self._entries[first].job, replayed=True)
+            if job_id in self._entries:
+                return Created(self._entries[job_id].job, replayed=True)
+            job = Job(id=job_id, status=JobState.QUEUED, spec=spec, created_at=self._now(), attempt=1)
+            self._entries[job_id] = entry = Entry(job, ring_due=self._clock())
+            if idempotency:
+                entry.idempotency = idempotency.key
+                until = self._clock() + self._policy.idempotency_ttl_seconds
+                self._keys[idempotency.key] = (job_id, idempotency.fingerprint, until)
+            return Created(job, replayed=False)
+
+    def get(self, job_id: str) -> Job:
+        return self._entry(job_id).job
+
+    def list(self, job_filter: JobFilter, *, after: str | None = None, limit: int = 20) -> Page:
+        with self._lock:
+            self._forget_expired()
+            newest_first = sorted(self._entries, reverse=True)
+            jobs = [self._entries[job_id].job for job_id in newest_first if after is None or job_id < after]
+        found = [job for job in jobs if matches(job_filter, job)]
+        return Page(tuple(found[:limit]), has_more=len(found) > limit)
+
+    def request_cancel(self, job_id: str) -> Job:
+        with self._lock:
+            entry = self._entry(job_id)
+            if entry.job.status == JobState.QUEUED:
+                self._finish(entry, JobState.CANCELLED)
+            elif entry.job.status == JobState.RUNNING:
+                entry.change(status=JobState.CANCELLING)
+            return entry.job
+
+    def delete(self, job_id: str) -> None:
+        with self._lock:
+            entry = self._entry(job_id)
+            if not entry.job.status.terminal:
+                raise messages.not_ended()
+            self._forget(job_id)
+
+    def read(self, job_id: str, name: str) -> Iterator[bytes]:
+        with self._lock:
+            entry = self._entry(job_id)
+            if entry.job.status != JobState.SUCCEEDED:
+                raise messages.not_ready(entry.job.status)
+            if self._clock() >= entry.result_until:
+                entry.scores.clear()
+                raise messages.expired()
+            if name not in entry.scores:
+                raise messages.no_vector()
+            return (chunk for chunk in entry.scores[name] if chunk)
+
+    # -- workers ----------------------------------------------------------------------------------------------
+    def claim(self, job_id: str, attempt: int, worker: str) -> Claim | None:
+        with self._lock:
+            self._forget_expired()
+            entry = self._entries.get(job_id)
+            if entry is None or entry.job.status != JobState.QUEUED or entry.job.attempt != attempt:
+                return None
+            entry.fence += 1
+            entry.lease_until = self._clock() + self._policy.lease_seconds
+            begun = Attempt(number=attempt, worker=worker, started_at=self._now())
+            attempts = (*entry.job.attempts, begun)
+            entry.change(status=JobState.RUNNING, started_at=begun.started_at, attempts=attempts)
+            return Claim(job_id, attempt, entry.fence, worker, entry.job.spec)
+
+    def renew(self, claim: Claim) -> bool:
+        with self._lock:
+            entry = self._owned(claim)
+            entry.lease_until = self._clock() + self._policy.lease_seconds
+            return entry.job.status == JobState.CANCELLING
+
+    def progress(self, claim: Claim, progress: Progress) -> bool:
+        with self._lock:
+            cancelling = self.renew(claim)
+            self._owned(claim).change(progress=progress.model_copy(update={"updated_at": self._now()}))
+            return cancelling
+
+    def stage(self, claim: Claim, name: str, chunks: Iterable[bytes]) -> None:
+        self._owned(claim)
+        stored = tuple(rechunk(chunks))
+        with self._lock:
+            self._owned(claim).scores[name] = stored
+
+    def commit(self, claim: Claim, manifest: Manifest) -> None:
+        with self._lock:
+            if self._ended_before(claim, "succeeded", "cancelled"):
+                return
+            entry = self._owned(claim)
+            if entry.job.status == JobState.CANCELLING:
+                self._end(entry, JobState.CANCELLED)
+                return
+            if not set(manifest.vectors) <= entry.scores.keys():
+                raise messages.not_staged()
+            lifetime = min(self._policy.result_ttl_seconds, self._policy.record_ttl_seconds)
+            entry.result_until = self._clock() + lifetime
+            entry.change(result=manifest)
+            self._end(entry, JobState.SUCCEEDED)
+
+    def fail(self, claim: Claim, error: JobError) -> None:
+        with self._lock:
+            if not self._ended_before(claim, "failed"):
+                entry = self._owned(claim)
+                entry.change(error=error)
+                self._end(entry, JobState.FAILED)
+
+    def cancelled(self, claim: Claim) -> None:
+        with self._lock:
+            if self._ended_before(claim, "cancelled"):
+                return
+            entry = self._owned(claim)
+            if entry.job.status == JobState.RUNNING:
+                raise messages.not_cancelling()
+            self._end(entry, JobState.CANCELLED)
+
+    # -- upkeep -----------------------------------------------------------------------------------------------
+    def reconcile(self) -> Reconciled:
+        with self._lock:
+            self._forget_expired()
+            requeued, failed, rings = [], [], []
+            for job_id, entry in sorted(self._entries.items()):
+                if entry.job.status in LEASED and self._clock() >= entry.lease_until:
+                    self._take_away(entry)
+                    if entry.job.status == JobState.QUEUED:
+                        requeued.append(job_id)
+                    elif entry.job.status == JobState.FAILED:
+                        failed.append(job_id)
+                if entry.job.status == JobState.QUEUED and self._clock() >= entry.ring_due:
+                    entry.ring_due = self._clock() + self._policy.ring_again_seconds * 2 ** min(entry.rings, 4)
+                    entry.rings += 1
+                    rings.append(Ring(job_id, entry.job.attempt))
+            return Reconciled(tuple(rings), tuple(requeued), tuple(failed))
+
+    def ping(self) -> None:
+        """Memory always answers."""
+
+    def register_worker(self, info: WorkerInfo, ttl_seconds: float) -> None:
+        with self._lock:
+            self._workers[info.worker] = (info, self._clock() + ttl_seconds)
+
+    def workers(self) -> Sequence[WorkerInfo]:
+        with self._lock:
+            return [info for _, (info, until) in sorted(self._workers.items()) if self._clock() < until]
+
+    def announce_gradients(self, gradient_fingerprint: str, rows: int) -> None:
+        with self._lock:
+            self._gradients[gradient_fingerprint] = (rows, self._clock() + self._policy.record_ttl_seconds)
+
+    def announced_gradients(self, gradient_fingerprint: str) -> int | None:
+        with self._lock:
+            rows, until = self._gradients.get(gradient_fingerprint, (0, 0.0))
+            return rows if self._clock() < until else None
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    # -- the rules behind them --------------------------------------------------------------------------------
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _entry(self, job_id: str) -> Entry:
+        with self._lock:
+            self._forget_expired()
+            if job_id not in self._entries:
+                raise messages.no_job()
+            return self._entries[job_id]
+
+    def _owned(self, claim: Claim) -> Entry:
+        entry = self._entries.get(claim.job_id)
+        if entry is None or entry.fence != claim.fence or entry.job.status not in LEASED:
+            raise LeaseLost("the lease of this attempt was taken away: its writes are refused")
+        return entry
+
+    def _ended_before(self, claim: Claim, *outcomes: str) -> bool:
+        """Whether this claim's own worker already said so: a repeated call is no error."""
+        entry = self._entries.get(claim.job_id)
+        if entry is None or entry.fence != claim.fence or not entry.job.status.terminal:
+            return False
+        return entry.job.attempts[-1].outcome in outcomes
+
+    def _end(self, entry: Entry, status: JobState) -> None:
+        entry.close_attempt(status.value, self._now())
+        self._finish(entry, status)
+
+    def _finish(self, entry: Entry, status: JobState) -> None:
+        """The one way into a terminal state."""
+        if status != JobState.SUCCEEDED:
+            entry.scores.clear()
+        entry.expires_at = self._clock() + self._policy.record_ttl_seconds
+        entry.change(status=status, finished_at=self._now())
+
+    def _take_away(self, entry: Entry) -> None:
+        entry.close_attempt("lost", self._now())
+        if entry.job.status == JobState.CANCELLING:
+            self._finish(entry, JobState.CANCELLED)
+        elif entry.job.attempt >= self._policy.max_attempts:
+            entry.change(error=messages.worker_lost(entry.job.attempt))
+            self._finish(entry, JobState.FAILED)
+        else:
+            entry.scores.clear()
+            entry.rings, entry.ring_due = 0, self._clock()
+            entry.change(status=JobState.QUEUED, attempt=entry.job.attempt + 1, progress=None)
+
+    def _forget_expired(self) -> None:
+        now = self._clock()
+        for job_id in [i for i, e in self._entries.items() if e.expires_at is not None and now >= e.expires_at]:
+            self._forget(job_id)
+        for key in [key for key, (_, _, until) in self._keys.items() if now >= until]:
+            del self._keys[key]
+
+    def _forget(self, job_id: str) -> None:
+        key = self._entries.pop(job_id).idempotency
+        if key is not None and self._keys.get(key, ("",))[0] == job_id:
+            del self._keys[key]

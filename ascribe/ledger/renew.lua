@@ -1,0 +1,10 @@
+#!lua flags=allow-oom
+-- Extend the lease and, when given, record progress. Returns the state, or 'lost'.
+-- ARGV: id, fence, lease, progress or ''
+local id = ARGV[1]
+local status = owned(id, ARGV[2])
+if not status then return 'lost' end
+
+redis.call('ZADD', RUNNING, NOW + ARGV[3], id)
+if ARGV[4] ~= '' then redis.call('HSET', job(id), 'progress', ARGV[4], 'progress_at', NOW) end
+return status

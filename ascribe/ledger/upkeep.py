@@ -1,0 +1,81 @@
+"""The reconciler's thread: takes rings from the ledger and sends them, in every service and worker process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from ascribe.errors import QueueUnavailable
+from ascribe.ledger.base import Doorbell, Ledger, Ring
+
+log = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Reconciles every ``every_seconds``, and at once after a :meth:`nudge`.
+
+    The ledger counts a ring as sent when it hands it out. One that could not be sent stays here and is tried first in
+    the next pass; should this process die with it, the ledger hands it out again after ``ring_again_seconds``.
+    """
+
+    def __init__(self, ledger: Ledger, doorbell: Doorbell, *, every_seconds: float) -> None:
+        self._ledger = ledger
+        self._doorbell = doorbell
+        self._every_seconds = every_seconds
+        self._unsent: dict[str, Ring] = {}
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ascribe-upkeep", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Something was created: look now. Never waits."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends after the call to Redis that is under way, if any. Rings not sent yet are rung by others."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            while self._pass() and not self._stopping.is_set():
+                pass  # a pass takes a bounded number of jobs: go on while there are more
+            self._wake.wait(self._every_seconds)
+
+    def _pass(self) -> bool:
+        """Whether it found rings to send and sent them all."""
+        try:
+            found = self._ledger.reconcile()
+        except QueueUnavailable as error:
+            log.warning("upkeep cannot reach the ledger, will try again: %s", error.detail)
+            return False
+        except Exception:
+            log.exception("upkeep failed, will try again")
+            return False
+        for job_id in found.requeued:
+            log.warning("job %s: its worker went silent, queued again", job_id)
+        for job_id in found.failed:
+            log.warning("job %s: its worker went silent in the last attempt, failed", job_id)
+        self._unsent.update((ring.job_id, ring) for ring in found.rings)
+        return self._send() and bool(found.rings)
+
+    def _send(self) -> bool:
+        """Rings what is unsent, and leaves the rest for the next pass at the first failure: each may be a timeout."""
+        for job_id, ring in list(self._unsent.items()):
+            if self._stopping.is_set():
+                return False
+            try:
+                self._doorbell.ring(ring)
+            except Exception as error:  # noqa: BLE001 - a doorbell may raise anything
+                # The exception's text may hold the broker's URL; its type is enough.
+                waiting = len(self._unsent)
+                log.warning("%d messages cannot be sent (%s), will try again", waiting, type(error).__name__)
+                return False
+            del self._unsent[job_id]
+        return True

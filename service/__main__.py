@@ -1,0 +1,78 @@
+"""``python -m service``: the API over Redis, served by uvicorn. Settings come from ``ASCRIBE_*`` variables."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import logging
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from ascribe.ledger.base import Policy
+from ascribe.ledger.redis import RedisLedger
+from ascribe.settings import ServiceSettings
+from service.app import create_app
+from service.doorbell import CeleryDoorbell
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def serve(settings: ServiceSettings) -> None:
+    """Compose and run until a signal. Redis may be down: the service starts, and /readyz says so."""
+    policy = Policy(
+        lease_seconds=settings.lease_seconds,
+        ring_again_seconds=settings.ring_again_seconds,
+        max_attempts=settings.max_attempts,
+        result_ttl_seconds=settings.result_ttl_seconds,
+        record_ttl_seconds=settings.record_ttl_seconds,
+        idempotency_ttl_seconds=settings.idempotency_ttl_seconds,
+    )
+    ledger = RedisLedger(
+        settings.redis_url, tenant=settings.tenant, policy=policy, timeout_seconds=settings.redis_timeout_seconds
+    )
+    app = create_app(settings, ledger=ledger, doorbell=CeleryDoorbell(settings))
+    uvicorn.run(app, host=settings.host, port=settings.port, server_header=False)
+
+
+def main() -> int:
+    given = _parser().parse_args()
+    overrides = {name: value for name, value in vars(given).items() if value is not None}
+    try:
+        settings = ServiceSettings(**overrides)
+    except ValidationError as error:
+        # Not the error's own text: it repeats the values, and one of them may be the key.
+        for item in error.errors(include_input=False, include_url=False):
+            print(f"ASCRIBE_{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}", file=sys.stderr)
+        return 2
+    if settings.api_key is None and not is_loopback(settings.host):
+        print(
+            "Without an API key the service binds a loopback address only: set ASCRIBE_API_KEY, or leave the host out.",
+            file=sys.stderr,
+        )
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    serve(settings)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = ", ".join(f"ASCRIBE_{name.upper()}" for name in ServiceSettings.model_fields)
+    parser = argparse.ArgumentParser(
+        prog="python -m service",
+        description="Serve the Ascribe API. A flag wins over its variable.",
+        epilog=f"Variables: {names}.",
+    )
+    parser.add_argument("--host", help="address to bind; beyond loopback only with an API key (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to bind, 0 for any free one (default 8000)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""What endpoints ask for, as types that read like prose."""
+
+from __future__ import annotations
+
+import email.message
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from ascribe.job import JOB_ID_PATTERN
+from ascribe.ledger.base import Ledger
+from ascribe.ledger.upkeep import Upkeep
+from ascribe.settings import ServiceSettings
+from service.errors import UnsupportedMediaType
+
+
+async def _ledger(request: Request) -> Ledger:
+    ledger: Ledger = request.app.state.ledger
+    return ledger
+
+
+async def _settings(request: Request) -> ServiceSettings:
+    settings: ServiceSettings = request.app.state.settings
+    return settings
+
+
+async def _upkeep(request: Request) -> Upkeep:
+    upkeep: Upkeep = request.app.state.upkeep
+    return upkeep
+
+
+async def json_body(request: Request) -> None:
+    """Refuse a body that does not call itself JSON: a web page's form can send such a one across origins."""
+    message = email.message.Message()
+    message["content-type"] = request.headers.get("content-type", "")
+    if message.get_content_type() != "application/json":
+        raise UnsupportedMediaType("Send the body with 'Content-Type: application/json'.")
+
+
+LedgerDep = Annotated[Ledger, Depends(_ledger)]
+SettingsDep = Annotated[ServiceSettings, Depends(_settings)]
+UpkeepDep = Annotated[Upkeep, Depends(_upkeep)]
+JobId = Annotated[str, Path(pattern=JOB_ID_PATTERN, description="The job's id, as submitting it answered.")]

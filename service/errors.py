@@ -1,0 +1,108 @@
+"""Every error as one RFC 9457 problem: the shape of ``job.error``, with the request's id.
+
+``errors[].pointer`` is a JSON pointer into the body; ``/query/...`` and ``/header/...`` where those are wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ascribe.errors import AscribeError, InvalidInput, NotFound
+from ascribe.job import PROBLEM_BASE, JobError
+from service.validation import problems_of
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 1
+
+
+class BadCursor(AscribeError):
+    code, title, status = "bad_cursor", "Bad cursor", 400
+
+
+class UnsupportedMediaType(AscribeError):
+    code, title, status = "unsupported_media_type", "Unsupported media type", 415
+
+
+class BodyTooLarge(AscribeError):
+    code, title, status = "body_too_large", "Body too large", 413
+
+    def __init__(self) -> None:
+        super().__init__("The body is over the server's limit: put the rows into a file below the data root.")
+
+
+class ProblemResponse(JSONResponse):
+    media_type = MEDIA_TYPE
+
+
+def problem_response(
+    error: AscribeError, request_id: str | None, headers: Mapping[str, str] | None = None
+) -> ProblemResponse:
+    """``error`` as a response; what is worth a retry says when."""
+    body = JobError.of(error, request_id=request_id).model_dump(mode="json")
+    retry = {"Retry-After": str(RETRY_SECONDS)} if error.retryable else {}
+    return ProblemResponse(body, status_code=error.status, headers={**retry, **(headers or {})})
+
+
+def install(app: FastAPI) -> None:
+    """Handlers for what an endpoint or the framework raises; what nobody expected ends in ``RequestContext``."""
+    app.add_exception_handler(AscribeError, _on_ascribe_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def _request_id(request: Request) -> str | None:
+    return getattr(request.state, "request_id", None)
+
+
+def _on_ascribe_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, AscribeError)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("request %s: %s: %s", _request_id(request), error.code, error.detail)
+    return problem_response(error, _request_id(request))
+
+
+def _on_validation_error(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)
+    if any(item["loc"][:1] == ("path",) for item in error.errors()):
+        # An id that cannot be one names nothing: to the caller it is a job that is not there.
+        return problem_response(
+            NotFound("There is no job with this id: ids look like job_ and 32 hex digits."), _request_id(request)
+        )
+    problems = problems_of(error.errors(), error.body)
+    first = f"{problems[0].pointer or 'request'}: {problems[0].message}"
+    detail = first if len(problems) == 1 else f"{len(problems)} problems; the first is {first}"
+    return problem_response(InvalidInput(detail, errors=problems), _request_id(request))
+
+
+def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
+    """The framework's own refusals: no such route or method, a body that is too big or cannot be read."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == BodyTooLarge.status:
+        return problem_response(BodyTooLarge(), _request_id(request))
+    status = HTTPStatus(error.status_code)
+    body = JobError(
+        type=PROBLEM_BASE + status.name.lower().replace("_", "-"),
+        title=status.phrase,
+        status=status,
+        code=status.name.lower(),
+        retryable=False,
+        detail=_DETAILS.get(status, status.description or status.phrase),
+        request_id=_request_id(request),
+    )
+    return ProblemResponse(body.model_dump(mode="json"), status_code=status, headers=error.headers)
+
+
+_DETAILS = {
+    HTTPStatus.BAD_REQUEST: "The body cannot be read as JSON in UTF-8, or nests too deeply.",
+    HTTPStatus.NOT_FOUND: "There is nothing at this address: /docs lists what there is.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take this method.",
+}

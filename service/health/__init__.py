@@ -1,0 +1,1 @@
+"""Whether the service lives, takes jobs, and which version it is."""

@@ -1,0 +1,1 @@
+"""Attribution jobs: submit, check, look at, cancel, delete."""

@@ -1,0 +1,88 @@
+"""``POST /v1/jobs:validate``: every check that can be made without a model in memory, and what would run."""
+
+from __future__ import annotations
+
+from ascribe.fingerprint import gradient_fingerprint
+from ascribe.ledger.base import Ledger, WorkerInfo
+from ascribe.result import vector_names
+from ascribe.settings import ServiceSettings
+from ascribe.sources.checkpoints import Checkpoint, gradient_bytes
+from ascribe.sources.rows import Rows
+from ascribe.spec import JobSpec
+from service.jobs.checks import check
+from service.jobs.schemas import BlockPlan, DatasetPlan, SolvePlan, Validation
+from service.methods.operations import APPROXIMATE, note_of
+
+
+def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Validation:
+    """Raises InvalidInput as submitting would, and for what only reading all rows shows."""
+    checked = check(spec, settings, read_files=True)
+    assert checked.train is not None
+    assert checked.validation is not None
+    checkpoint, workers = checked.checkpoint, list(ledger.workers())
+    cache = _CachePrediction(spec, checkpoint, ledger, workers)
+    train, validation = cache.plan(checked.train), cache.plan(checked.validation)
+    vectors = len(vector_names(spec.output, validation.rows))
+    return Validation(
+        train=train,
+        validation=validation,
+        labels=checkpoint.label_names,
+        num_labels=checkpoint.num_labels,
+        parameters=checkpoint.parameters,
+        blocks=tuple(BlockPlan(name=b.name, rank=b.rank, long_side=b.long_side) for b in checkpoint.blocks),
+        gradient_bytes=train.gradient_bytes + validation.gradient_bytes,
+        vectors=vectors,
+        cells=vectors * train.rows,
+        plan=SolvePlan(
+            curvature=spec.curvature,
+            damping=spec.damping,
+            solver=spec.solver,
+            exact=spec.solver.kind not in APPROXIMATE,
+            note=note_of(spec.curvature.kind, spec.solver.kind),
+        ),
+        workers=len(workers),
+        warnings=(*checkpoint.warnings, *_warnings(checked.train, checkpoint, workers)),
+    )
+
+
+class _CachePrediction:
+    """Asks the ledger, for every live worker, whether gradients under its fingerprint were announced."""
+
+    def __init__(self, spec: JobSpec, checkpoint: Checkpoint, ledger: Ledger, workers: list[WorkerInfo]) -> None:
+        self._spec, self._checkpoint, self._ledger, self._workers = spec, checkpoint, ledger, workers
+        # Reading whole checkpoints to hash them is worth it only where there is somebody to ask.
+        self._hashes = (checkpoint.base_sha256(), checkpoint.adapter_sha256()) if workers else ("", "")
+
+    def plan(self, rows: Rows) -> DatasetPlan:
+        return DatasetPlan(
+            rows=len(rows),
+            gradient_bytes=gradient_bytes(len(rows), self._checkpoint),
+            cached_rows=max((self._announced(rows, worker) for worker in self._workers), default=None),
+        )
+
+    def _announced(self, rows: Rows, worker: WorkerInfo) -> int:
+        base, adapter = self._hashes
+        key = gradient_fingerprint(
+            base_sha256=base,
+            adapter_sha256=adapter,
+            rows_sha256=rows.sha256,
+            max_length=self._spec.model.max_length,
+            dtype=self._spec.model.dtype,
+            select=self._spec.parameters.select,
+            attention=worker.attention,
+            token_budget=worker.token_budget,
+            shard_rows=worker.shard_rows,
+            device=worker.device,
+            versions=worker.versions,
+        )
+        return min(self._ledger.announced_gradients(key) or 0, len(rows))
+
+
+def _warnings(train: Rows, checkpoint: Checkpoint, workers: list[WorkerInfo]) -> list[str]:
+    warnings = []
+    if not workers:
+        warnings.append("no worker is alive: the job would wait in the queue")
+    absent = checkpoint.num_labels - len(set(train.labels))
+    if absent:
+        warnings.append(f"{absent} of the model's {checkpoint.num_labels} labels do not occur in the train rows")
+    return warnings

@@ -1,0 +1,44 @@
+"""The rules of jobs. What needs no ledger is in ``checks``, the dry run in ``dry_run``."""
+
+from __future__ import annotations
+
+import re
+
+from ascribe.fingerprint import fingerprint
+from ascribe.job import JOB_ID_PATTERN
+from ascribe.ledger.base import Created, IdempotencyKey, JobFilter, Ledger
+from ascribe.ledger.ids import new_job_id
+from ascribe.ledger.upkeep import Upkeep
+from ascribe.settings import ServiceSettings
+from ascribe.spec import JobSpec
+from service.errors import BadCursor
+from service.jobs.checks import check
+from service.jobs.schemas import JobList, JobsQuery
+
+
+def submit(
+    spec: JobSpec, idempotency_key: str | None, *, ledger: Ledger, upkeep: Upkeep, settings: ServiceSettings
+) -> Created:
+    """Check, record, and have the bell rung. A spec that is refused is not remembered under its key."""
+    check(spec, settings, read_files=False)
+    key = None
+    if idempotency_key is not None:
+        # Of the parsed body: spelling out a default or reordering fields is still the same request.
+        body = {"method": "POST", "path": "/v1/jobs", "body": spec.model_dump(mode="json")}
+        key = IdempotencyKey(idempotency_key, fingerprint(body))
+    created = ledger.create(new_job_id(), spec, key)
+    upkeep.nudge()
+    return created
+
+
+def list_jobs(query: JobsQuery, ledger: Ledger) -> JobList:
+    """One page. Raises BadCursor."""
+    if query.after is not None and not re.match(JOB_ID_PATTERN, query.after):
+        raise BadCursor("'after' must be the last_id of an earlier page.")
+    page = ledger.list(JobFilter(query.status, query.model, query.labels), after=query.after, limit=query.limit)
+    return JobList(
+        data=page.jobs,
+        has_more=page.has_more,
+        first_id=page.jobs[0].id if page.jobs else None,
+        last_id=page.jobs[-1].id if page.jobs else None,
+    )

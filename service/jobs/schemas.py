@@ -1,0 +1,126 @@
+"""Bodies and queries of the job endpoints. A job itself is :class:`ascribe.job.Job`, a request its spec."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from ascribe.job import Job, JobState
+from ascribe.spec import Curvature, Damping, Solver
+
+
+class View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+LABEL_PREFIX = "label."
+
+
+class JobsQuery(BaseModel):
+    """Fields named ``label.<key>`` come as extras; any other extra is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    status: JobState | None = Field(default=None, description="Only jobs in this state.")
+    model: Annotated[str, Field(max_length=200)] | None = Field(
+        default=None, description="Only jobs whose base or adapter is this one."
+    )
+    after: Annotated[str, Field(max_length=100)] | None = Field(
+        default=None, description="`last_id` of the page before."
+    )
+    limit: int = Field(default=20, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _extras_are_labels(self) -> Self:
+        if not all(name.startswith(LABEL_PREFIX) for name in self.model_extra or {}):
+            raise PydanticCustomError(
+                "unknown_field",
+                "an unknown field: there are status, model, label.<key>, after and limit",
+                {"pointer": "/query"},
+            )
+        return self
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {name.removeprefix(LABEL_PREFIX): str(value) for name, value in (self.model_extra or {}).items()}
+
+
+class JobList(View):
+    object: Literal["list"] = "list"
+    data: tuple[Job, ...] = Field(description="Newest first.")
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+class BlockPlan(View):
+    name: str
+    rank: int = Field(description="R, the short side of the matrix.")
+    long_side: int = Field(description="D, the long side.")
+
+
+class DatasetPlan(View):
+    rows: int
+    gradient_bytes: int = Field(description="Disk that the gradients of all rows take in the cache.")
+    cached_rows: int | None = Field(
+        description="Rows whose gradients a live worker says it has; null where no worker is there to ask."
+    )
+
+
+class SolvePlan(View):
+    curvature: Curvature
+    damping: Damping | None = Field(description="As it will be applied, the solver's default filled in.")
+    solver: Solver
+    exact: bool = Field(description="Whether the solver aims at the exact solution, or at an approximation by design.")
+    note: str = Field(description="What this pair does, in a sentence.")
+
+
+class Validation(View):
+    """What a job with this spec would do. Nothing was recorded."""
+
+    object: Literal["validation"] = "validation"
+    valid: Literal[True] = True
+    train: DatasetPlan
+    validation: DatasetPlan
+    labels: tuple[str, ...] | None = Field(description="The model's label names; null when it has numbers only.")
+    num_labels: int
+    parameters: int = Field(description="Entries of one row's gradient.")
+    blocks: tuple[BlockPlan, ...]
+    gradient_bytes: int
+    vectors: int = Field(description="Score vectors stored, each over all train rows.")
+    cells: int = Field(description="Stored scores: vectors times train rows.")
+    plan: SolvePlan
+    workers: int = Field(description="Live workers.")
+    warnings: tuple[str, ...]
+
+
+JSON_EXAMPLE: dict[str, Any] = {
+    "name": "topics-noise",
+    "labels": {"team": "support"},
+    "model": {
+        "task": "sequence-classification",
+        "base": "minilm",
+        "adapter": "topics-lora",
+        "dtype": "float32",
+        "max_length": 128,
+    },
+    "train": {
+        "source": {"kind": "file", "path": "topics/train.jsonl"},
+        "columns": {"id": "id", "text": "text", "text_pair": None, "label": "label"},
+        "limit": None,
+    },
+    "validation": {
+        "source": {
+            "kind": "inline",
+            "rows": [{"id": "q1", "text": "how do I undo a commit", "label": "coding"}],
+        }
+    },
+    "parameters": {"select": "adapter"},
+    "curvature": {"kind": "gfim"},
+    "damping": {"relative": 0.1},
+    "solver": {"kind": "schulz", "tolerance": 1e-6},
+    "output": {"per_validation_row": True, "self_influence": True},
+    "seed": 0,
+}

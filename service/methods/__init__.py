@@ -1,0 +1,1 @@
+"""Curvatures, solvers, and which go together."""

@@ -1,0 +1,98 @@
+"""The OpenAPI document: generated from the code, committed, checked for drift.
+
+python -m service.openapi            write openapi/openapi.json
+python -m service.openapi --check    fail when the committed file differs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from ascribe.ledger.base import Policy
+from service.middleware import OPEN_PATHS
+
+FILE = Path(__file__).parent.parent / "openapi" / "openapi.json"
+
+DESCRIPTION = """\
+Which training examples made this model behave like that, and by how much?
+
+Submit a job, poll it until it has ended, read its scores. A positive score marks a proponent: up-weighting that train
+row lowers the validation loss. Every result says how accurately its inverse was solved. Errors are RFC 9457 problems.
+"""
+TAGS = [
+    {"name": "jobs", "description": "Submit, check, follow, cancel and delete attribution jobs."},
+    {"name": "results", "description": "Scores, summary and report of a job that succeeded."},
+    {"name": "methods", "description": "Curvatures, solvers and which go together."},
+    {"name": "health", "description": "For probes: open without a key."},
+]
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with what it cannot know: the key that the middleware asks for, problems as such."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            tags=app.openapi_tags,
+            routes=app.routes,
+            separate_input_output_schemas=app.separate_input_output_schemas,
+        )
+        schema["components"]["securitySchemes"] = {
+            "apiKey": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "`ASCRIBE_API_KEY` of the server, if it has one.",
+            }
+        }
+        for path, operations in schema["paths"].items():
+            for operation in operations.values():
+                # Without a key (loopback only) nothing is asked for: the empty requirement says so.
+                _drop_unused_422(operation)
+                operation["security"] = [] if path in OPEN_PATHS else [{"apiKey": []}, {}]
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schema["components"]["schemas"].pop(unused, None)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _drop_unused_422(operation: dict[str, Any]) -> None:
+    """FastAPI adds one wherever there is a parameter; an id that cannot be one is a 404 here."""
+    if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+        del operation["responses"]["422"]
+
+
+def render() -> str:
+    """The committed file's text: the same for the same code, whatever the environment says."""
+    from ascribe.ledger.memory import MemoryLedger
+    from ascribe.settings import ServiceSettings
+    from service.app import create_app
+    from service.doorbell import SilentDoorbell
+
+    app = create_app(ServiceSettings.model_construct(), ledger=MemoryLedger(Policy()), doorbell=SilentDoorbell())
+    return json.dumps(document(app), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m service.openapi", description="Write openapi/openapi.json.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when the file differs from the code")
+    check = parser.parse_args().check
+    text = render()
+    if not check:
+        FILE.write_text(text, encoding="utf-8")
+        return 0
+    if FILE.exists() and FILE.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{FILE} differs from the code: run 'make openapi' and commit the file", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

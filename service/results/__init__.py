@@ -1,0 +1,1 @@
+"""What a finished job found: scores, summary, report."""

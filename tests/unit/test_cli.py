@@ -1,0 +1,166 @@
+"""The command line against scripted replies: output, exit codes, and no traceback on what users meet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from ascribe.cli import app
+from tests.support.fake_api import JOB_ID, ROWS, SPEC, FakeApi, job, problem, running
+
+SCORES = {"object": "list", "job_id": JOB_ID, "vector": "mean", "data": ROWS, "has_more": False, "next_after": None}
+
+
+def run(api: FakeApi, *arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, arguments, input=stdin, obj=api.make_client, catch_exceptions=False)
+
+
+@pytest.fixture
+def spec_file(tmp_path: Path) -> str:
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(SPEC))
+    return str(path)
+
+
+def test_submit_prints_only_the_id_to_stdout(spec_file: str) -> None:
+    api = FakeApi(job())
+    result = run(api, "submit", spec_file)
+    assert (result.exit_code, result.stdout) == (0, JOB_ID + "\n")
+    assert f"ascribe show {JOB_ID}" in result.stderr
+    assert api.bodies == [SPEC]
+
+
+def test_submit_reads_standard_input_and_prints_json() -> None:
+    result = run(FakeApi(job()), "submit", "-", "--json", stdin=json.dumps(SPEC))
+    assert json.loads(result.stdout)["id"] == JOB_ID
+
+
+def test_waiting_tells_each_phase_once_where_there_is_no_terminal(spec_file: str) -> None:
+    steps = [running("loading", 0.0), running("solving", 0.2), running("solving", 0.4)]
+    replies = [httpx.Response(200, json=step, headers={"Retry-After": "0.01"}) for step in steps]
+    result = run(FakeApi(job(), *replies, job("succeeded")), "submit", spec_file, "--wait")
+    assert (result.exit_code, result.stdout) == (0, JOB_ID + "\n")
+    assert result.stderr.splitlines()[:3] == ["loading", "solving", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"), [("failed", 3, "goes with schulz"), ("cancelled", 4, "cancelled")]
+)
+def test_the_exit_code_tells_how_it_ended(spec_file: str, status: str, code: int, words: str) -> None:
+    result = run(FakeApi(job(), job(status)), "submit", spec_file, "--wait")
+    assert result.exit_code == code
+    assert words in result.stderr
+    result = run(FakeApi(job(), job(status)), "submit", spec_file, "--wait", "--json")
+    assert result.exit_code == code
+    assert json.loads(result.stdout)["status"] == status
+
+
+def test_a_wait_that_is_over_exits_with_5(spec_file: str) -> None:
+    result = run(FakeApi(job(), running("solving", 0.5)), "submit", spec_file, "--wait", "--timeout", "0.05")
+    assert result.exit_code == 5
+    assert "it goes on" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["submit", "validate"])
+def test_a_refused_spec_shows_each_pointer_and_exits_with_2(spec_file: str, command: str) -> None:
+    result = run(FakeApi(problem(422)), command, spec_file)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "Invalid input: 1 problem",
+        "  /solver/kind: goes with schulz",
+        "  request id: req_1",
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])
+def test_a_file_that_is_no_spec_exits_with_2_and_asks_nobody(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "spec.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    api = FakeApi(job())
+    for name in (str(path), str(tmp_path / "missing.json")):
+        result = run(api, "submit", name)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.output
+    assert api.requests == []
+
+
+def test_other_problems_exit_with_1() -> None:
+    result = run(FakeApi(problem(404, code="not_found")), "show", JOB_ID)
+    assert result.exit_code == 1
+    result = run(FakeApi(httpx.Response(200, text="hello")), "show", JOB_ID)
+    assert result.exit_code == 1
+    assert "not an Ascribe API" in result.stderr
+
+
+def test_jobs_are_tab_separated_in_a_pipe() -> None:
+    page = {"object": "list", "data": [job(), running("solving", 0.5)], "has_more": False, "last_id": JOB_ID}
+    result = run(FakeApi(page), "jobs", "--status", "running", "--limit", "5")
+    header, first, second = (line.split("\t") for line in result.stdout.splitlines())
+    assert header == ["job", "status", "name", "method", "created"]
+    assert first[:4] == [JOB_ID, "queued", "topics-noise", "gfim + schulz, relative 0.1"]
+    assert second[1] == "solving"
+
+
+def test_show_gives_the_measured_accuracy() -> None:
+    result = run(FakeApi(job("succeeded")), "show", JOB_ID)
+    facts = dict(line.split("\t") for line in result.stdout.splitlines())
+    assert facts["solve"].startswith("converged")
+    assert facts["worst residual"] == "3e-07"
+    assert facts["damping added"] == "0.001 to 0.002"
+    assert facts["gradients cached"] == "train 2 of 2 rows, validation 0 of 1 rows"
+    assert facts["seconds"] == "1.5 (loading 1, solving 0.5)"
+
+
+def test_show_gives_progress_and_errors() -> None:
+    facts = run(FakeApi(running("solving", 0.5)), "show", JOB_ID).stdout
+    assert "solving 50/100 (50%) 1:01 left" in facts
+    assert "goes with schulz" in run(FakeApi(job("failed")), "show", JOB_ID).stdout
+
+
+def test_scores_have_their_texts_beside_them_without_control_characters() -> None:
+    api = FakeApi(SCORES)
+    result = run(api, "scores", JOB_ID, "--top", "2")
+    assert [request.url.params["order"] for request in api.requests] == ["opponents", "proponents"]
+    headings = [line for line in result.stdout.splitlines() if line.startswith("#")]
+    assert [heading.split(":")[0] for heading in headings] == ["# opponents", "# proponents"]
+    assert "+2.5\ta\tcoding\tgit revert" in result.stdout.splitlines()
+    assert "-1.5\tb\ttrivia\tbad [31mlabel here" in result.stdout.splitlines()
+    assert "\x1b" not in result.output
+
+
+def test_scores_of_one_order_and_vector_as_json() -> None:
+    api = FakeApi(SCORES)
+    options = ("--order", "opponents", "--validation-id", "q1", "--vector", "mean", "--json")
+    result = run(api, "scores", JOB_ID, *options)
+    assert json.loads(result.stdout) == {"opponents": ROWS}
+    assert api.requests[0].url.params["validation_id"] == "q1"
+
+
+def test_report_writes_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert run(FakeApi(httpx.Response(200, text="<html>")), "report", JOB_ID, "-o", str(page)).exit_code == 0
+    assert page.read_text() == "<html>"
+
+
+def test_cancel_delete_methods_version() -> None:
+    assert run(FakeApi(job("cancelling")), "cancel", JOB_ID).stdout == "cancelling\n"
+    assert run(FakeApi(httpx.Response(204)), "delete", JOB_ID).exit_code == 0
+    assert json.loads(run(FakeApi({"pairs": {}}), "methods").stdout) == {"pairs": {}}
+    assert "ascribe\t0.1.0" in run(FakeApi({"version": "0.1.0"}), "version").stdout
+
+
+def test_up_without_a_data_root_says_so(tmp_path: Path) -> None:
+    result = run(FakeApi(job()), "up", "--data", str(tmp_path / "none"), "--state", str(tmp_path / "state"))
+    assert result.exit_code == 1
+    assert "is not a folder" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "submit", "scores", "jobs", "show", "report"])
+def test_help_has_examples(command: str) -> None:
+    result = run(FakeApi(job()), command, "--help")
+    assert result.exit_code == 0
+    assert f"ascribe {command}" in result.output
