@@ -10,8 +10,7 @@ import sys
 import uvicorn
 from pydantic import ValidationError
 
-from ascribe.ledger.base import Policy
-from ascribe.ledger.redis import RedisLedger
+from ascribe.ledger.opening import open_ledger
 from ascribe.settings import ServiceSettings
 from service.app import create_app
 from service.doorbell import CeleryDoorbell
@@ -26,18 +25,7 @@ def is_loopback(host: str) -> bool:
 
 def serve(settings: ServiceSettings) -> None:
     """Compose and run until a signal. Redis may be down: the service starts, and /readyz says so."""
-    policy = Policy(
-        lease_seconds=settings.lease_seconds,
-        ring_again_seconds=settings.ring_again_seconds,
-        max_attempts=settings.max_attempts,
-        result_ttl_seconds=settings.result_ttl_seconds,
-        record_ttl_seconds=settings.record_ttl_seconds,
-        idempotency_ttl_seconds=settings.idempotency_ttl_seconds,
-    )
-    ledger = RedisLedger(
-        settings.redis_url, tenant=settings.tenant, policy=policy, timeout_seconds=settings.redis_timeout_seconds
-    )
-    app = create_app(settings, ledger=ledger, doorbell=CeleryDoorbell(settings))
+    app = create_app(settings, ledger=open_ledger(settings), doorbell=CeleryDoorbell(settings))
     uvicorn.run(app, host=settings.host, port=settings.port, server_header=False)
 
 

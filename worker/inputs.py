@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ascribe.errors import LimitExceeded
 from ascribe.fingerprint import gradient_fingerprint
+from ascribe.result import vector_names
 from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
 from ascribe.sources.rows import Labels, Rows, read_rows
@@ -37,7 +38,7 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
     limits = {"max_rows": settings.max_rows, "max_line_bytes": settings.max_line_bytes}
     train = read_rows(settings.data_root, spec.train, "/train", labels, **limits)
     validation = read_rows(settings.data_root, spec.validation, "/validation", labels, **limits)
-    cells = vector_count(spec, len(validation)) * len(train)
+    cells = len(vector_names(spec.output, len(validation))) * len(train)
     if cells > settings.max_cells:
         message = f"the job would store {cells} scores; the limit is {settings.max_cells}: use fewer rows"
         raise LimitExceeded.at("/output/per_validation_row", "limit_exceeded", message)
@@ -49,11 +50,6 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
         device=settings.device,
     )
     return Inputs(checkpoint, key, labels, train, validation)
-
-
-def vector_count(spec: JobSpec, validation_rows: int) -> int:
-    """Stored score vectors: mean and training loss always, the others as asked."""
-    return 2 + (validation_rows if spec.output.per_validation_row else 0) + spec.output.self_influence
 
 
 def fingerprint_of(rows: Rows, inputs: Inputs, spec: JobSpec, settings: WorkerSettings) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,10 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
         local_files_only=True,
         trust_remote_code=False,
     )
-    model = get_peft_model(base, _lora_config(checkpoint), autocast_adapter_dtype=False)
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for a property under its old name.
+        warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
+        model = get_peft_model(base, _lora_config(checkpoint), autocast_adapter_dtype=False)
     _load_adapter(model, checkpoint)
     model.to(device=device, dtype=DTYPES[spec.dtype])
     model.eval()

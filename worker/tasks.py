@@ -35,7 +35,11 @@ def run(job_id: str, attempt: int) -> None:
     """Work on one attempt of a job, if it is still there to be claimed."""
     settings = _settings()
     ledger = _ledger()
-    claim = ledger.claim(job_id, attempt, worker_name())
+    try:
+        claim = ledger.claim(job_id, attempt, worker_name())
+    except QueueUnavailable as error:
+        log.warning("job %s attempt %d cannot be claimed and will be rung again: %s", job_id, attempt, error.detail)
+        return
     if claim is None:
         log.info("job %s attempt %d is not there to be claimed", job_id, attempt)
         return

@@ -52,9 +52,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
         for line in (columns, *cells):
             sys.stdout.write("\t".join(line) + "\n")
         return
-    table = Table(
-        *columns, title=title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False
-    )
+    if title:
+        console.print(Text(title, style="bold"))
+    table = Table(*columns, box=None, header_style="dim", pad_edge=False)
+    # The first column is what one copies into the next command: never cut.
+    table.columns[0].min_width = max((len(row[0]) for row in cells), default=0)
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

@@ -169,8 +169,8 @@ class Ledger(Protocol):
         """One pass over a bounded number of jobs: take the outbox, re-ring queued jobs nobody claimed, take expired
         leases away. Call again while it finds rings.
 
-        Safe to call from many processes at once: each ring is handed out once. An expired lease re-queues the job at attempt + 1, ends it as
-        failed ``worker_lost`` after ``max_attempts``, as cancelled when it was cancelling.
+        Safe to call from many processes at once: each ring is handed out once. An expired lease re-queues the job at
+        attempt + 1, ends it as failed ``worker_lost`` after ``max_attempts``, as cancelled when it was cancelling.
         """
 
     def ping(self) -> None:

@@ -107,11 +107,11 @@ class _Reader:
         columns = self._columns
         identifier = raw.get(columns.id) if columns.id else None
         if identifier is not None and not (isinstance(identifier, str | int) and 0 < len(str(identifier)) <= 200):
-            self._problem(index, columns.id or "", "bad_id", "must be a string of 1 to 200 characters, or an integer")
+            self._problem(index, "id", "bad_id", "must be a string of 1 to 200 characters, or an integer")
         self._ids.append(None if identifier is None else str(identifier))
-        self._texts.append(self._text(index, raw, columns.text))
+        self._texts.append(self._text(index, raw, "text", columns.text))
         if columns.text_pair and columns.text_pair in raw:
-            self._pairs.append(self._text(index, raw, columns.text_pair))
+            self._pairs.append(self._text(index, raw, "text_pair", columns.text_pair))
         self._classes.append(self._label(index, raw))
 
     def finish(self, *, inline: bool) -> Rows:
@@ -134,9 +134,9 @@ class _Reader:
         seen: set[str] = set()
         for index, identifier in enumerate(self._ids):
             if identifier is None:
-                self._problem(index, self._columns.id or "", "missing_id", "other rows have an id, this one has none")
+                self._problem(index, "id", "missing_id", "other rows have an id, this one has none")
             elif identifier in seen:
-                self._problem(index, self._columns.id or "", "duplicate_id", "an earlier row has the same id")
+                self._problem(index, "id", "duplicate_id", "an earlier row has the same id")
             else:
                 seen.add(identifier)
         return tuple(present)
@@ -147,29 +147,30 @@ class _Reader:
         elif self._columns.text_pair and not self._pairs and not inline:
             self._note(self._pointer, "missing_text_pair", "no row has the column named text_pair")
 
-    def _text(self, index: int, raw: dict[str, Any], column: str) -> str:
+    def _text(self, index: int, raw: dict[str, Any], role: str, column: str) -> str:
         value = raw.get(column)
         if not isinstance(value, str) or not value.strip():
-            self._problem(index, column, "missing_text", "must be a text that is not empty")
+            self._problem(index, role, "missing_text", "must be a text that is not empty")
             return ""
         if not value.isprintable() and any("\ud800" <= character <= "\udfff" for character in value):
-            self._problem(index, column, "bad_text", "must be valid Unicode: it holds half of a surrogate pair")
+            self._problem(index, role, "bad_text", "must be valid Unicode: it holds half of a surrogate pair")
             return ""
         return value
 
     def _label(self, index: int, raw: dict[str, Any]) -> int:
-        column = self._columns.label
-        if raw.get(column) is None:
-            self._problem(index, column, "missing_label", f"must be {self._labels.expected}")
+        value = raw.get(self._columns.label)
+        if value is None:
+            self._problem(index, "label", "missing_label", f"must be {self._labels.expected}")
             return 0
-        label = self._labels.parse(raw[column])
+        label = self._labels.parse(value)
         if label is None:
-            self._problem(index, column, "label_out_of_range", f"must be {self._labels.expected}")
+            self._problem(index, "label", "label_out_of_range", f"must be {self._labels.expected}")
             return 0
         return label
 
-    def _problem(self, index: int, column: str, code: str, message: str) -> None:
-        pointer = f"{self._pointer}/rows/{index}" + (f"/{column}" if column else "")
+    def _problem(self, index: int, role: str, code: str, message: str) -> None:
+        # The role, not the caller's name of the column: an error repeats nothing of the input.
+        pointer = f"{self._pointer}/rows/{index}" + (f"/{role}" if role else "")
         self._note(pointer, code, message)
 
     def _note(self, pointer: str, code: str, message: str) -> None:

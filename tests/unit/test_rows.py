@@ -80,6 +80,13 @@ def test_a_wrong_row_is_named(tmp_path: Path, row: Any, code: str, pointer: str)
     assert SECRET not in str(raised.value) + problem.message
 
 
+def test_a_pointer_names_the_role_not_the_callers_column(tmp_path: Path) -> None:
+    columns = Columns(id=None, text=SECRET, label="y")
+    with pytest.raises(InvalidInput) as raised:
+        _read(tmp_path, _file(tmp_path, [{SECRET: 3, "y": 0}], columns=columns))
+    assert raised.value.errors[0].pointer == "/train/source/rows/0/text"
+
+
 def test_many_wrong_rows_are_counted_and_twenty_shown(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="50 problem") as raised:
         _read(tmp_path, _file(tmp_path, [{"text": "x", "label": 9}] * 50))
