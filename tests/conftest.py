@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ascribe.embedded_redis import free_port, start_server
+from ascribe.embedded.server import free_port, start_server
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 
 from ascribe.cli.output import complain
 from ascribe.client import Client
-from ascribe.client_errors import ClientError, Invalid, JobCancelled, JobFailed, JobTimeout
-from ascribe.embedded_child import StackError
+from ascribe.client.errors import ClientError, Invalid, JobCancelled, JobFailed, JobTimeout
+from ascribe.embedded.child import StackError
 
 OTHER, WRONG_INPUT, FAILED, CANCELLED, TIMEOUT = 1, 2, 3, 4, 5
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (

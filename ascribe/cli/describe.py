@@ -7,7 +7,7 @@ from datetime import datetime
 
 from ascribe.cli.output import number
 from ascribe.cli.waiting import headline, remaining
-from ascribe.client_errors import describe
+from ascribe.client.errors import describe
 from ascribe.job import Job
 from ascribe.result import BlockDiagnostics, Diagnostics
 from ascribe.spec import JobSpec

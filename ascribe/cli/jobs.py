@@ -14,7 +14,7 @@ from ascribe.cli.describe import job_facts, job_row
 from ascribe.cli.output import note, print_facts, print_json, print_table, say
 from ascribe.cli.waiting import progress_display
 from ascribe.client import Client, succeeded
-from ascribe.client_errors import JobTimeout
+from ascribe.client.errors import JobTimeout
 from ascribe.job import Job, JobState
 
 SpecFile = Annotated[

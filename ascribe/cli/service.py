@@ -7,7 +7,7 @@ import typer
 import ascribe
 from ascribe.cli.app import client_of
 from ascribe.cli.output import print_facts, print_json
-from ascribe.client_errors import ClientError
+from ascribe.client.errors import ClientError
 
 
 def methods(context: typer.Context) -> None:

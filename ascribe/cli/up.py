@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from ascribe.cli.output import note, say
-from ascribe.embedded_host import require_extra
+from ascribe.embedded.host import require_extra
 
 
 def up(

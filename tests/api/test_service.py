@@ -11,7 +11,7 @@ import time
 import pytest
 from openapi_spec_validator import validate
 
-from ascribe.embedded_redis import free_port
+from ascribe.embedded.server import free_port
 from ascribe.errors import QueueUnavailable
 from ascribe.job import Job
 from ascribe.ledger.base import Policy

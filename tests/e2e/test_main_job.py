@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from ascribe.client_errors import Invalid, JobFailed, NotFound
+from ascribe.client.errors import Invalid, JobFailed, NotFound
 from ascribe.job import Job, JobState
 from ascribe.spec import PAIRS
 from ascribe.status import SolveStatus

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 
-from ascribe.embedded_redis import free_port, start_server
+from ascribe.embedded.server import free_port, start_server
 from ascribe.errors import NotReady, QueueUnavailable
 from ascribe.job import JobState
 from ascribe.ledger.base import Claim, IdempotencyKey, JobFilter, Ledger, Policy, WorkerInfo

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ascribe.embedded_redis import free_port, start_server
+from ascribe.embedded.server import free_port, start_server
 from tests.support.tiny import make_checkpoint
 
 SPEC: dict[str, Any] = {

@@ -14,9 +14,8 @@ import pytest
 import stamina
 
 import ascribe
-from ascribe import client_errors as errors
-from ascribe.client import Client
-from ascribe.discovery import DEFAULT_URL, Running, find_url, read_running, remove_running, write_running
+from ascribe.client import Client, errors
+from ascribe.client.discovery import DEFAULT_URL, Running, find_url, read_running, remove_running, write_running
 from ascribe.spec import JobSpec
 from tests.support.fake_api import JOB_ID, PROBLEM, ROWS, SPEC, FakeApi, job, problem, running
 

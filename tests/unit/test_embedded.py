@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from ascribe.discovery import Running, write_running
-from ascribe.embedded import Stack, worker_arguments
-from ascribe.embedded_child import Child, Guard, StackError, spawn
-from ascribe.embedded_host import free_ports, lock, ready_workers, require_extra
+from ascribe.client.discovery import Running, write_running
+from ascribe.embedded.child import Child, Guard, StackError, spawn
+from ascribe.embedded.host import free_ports, lock, ready_workers, require_extra
+from ascribe.embedded.stack import Stack, worker_arguments
 
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 STUBBORN = [
@@ -143,8 +143,8 @@ def test_the_guard_ends_all_when_its_stack_is_killed(tmp_path: Path) -> None:
     script = f"""
 import os, signal, sys
 from pathlib import Path
-from ascribe.embedded_child import Child, Guard, spawn
-from ascribe.embedded_host import lock
+from ascribe.embedded.child import Child, Guard, spawn
+from ascribe.embedded.host import lock
 folder = Path({str(tmp_path)!r})
 with lock(folder) as handle:
     guard = Guard(handle)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ascribe.embedded_redis import find_server_binary, free_port, start_server
+from ascribe.embedded.server import find_server_binary, free_port, start_server
 from ascribe.errors import QueueUnavailable
 from ascribe.job import JOB_ID_PATTERN
 from ascribe.ledger.chunks import rechunk

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ascribe.embedded_guard import end_group, signal_group
+from ascribe.embedded.guard import end_group, signal_group
 
 TAIL_LINES = 20
 LONGEST_BACKOFF_SECONDS = 30.0
@@ -22,13 +22,13 @@ class StackError(Exception):
 
 
 class Guard:
-    """Our end of :mod:`ascribe.embedded_guard`: closing the pipe ends every child still watched."""
+    """Our end of :mod:`ascribe.embedded.guard`: closing the pipe ends every child still watched."""
 
     def __init__(self, lock: int) -> None:
         """``lock``: file descriptor of the state folder's lock, which the guard holds on to until all have ended."""
         self._process = subprocess.Popen(
             # By path, not -m: it starts in milliseconds and needs nothing of ours to be importable.
-            [sys.executable, "-I", str(Path(__file__).with_name("embedded_guard.py"))],
+            [sys.executable, "-I", str(Path(__file__).with_name("guard.py"))],
             stdin=subprocess.PIPE,
             text=True,
             bufsize=1,

@@ -18,9 +18,9 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from ascribe.client_errors import ClientError, JobCancelled, JobFailed, JobTimeout
-from ascribe.client_http import Connection, parse, retry_after
-from ascribe.discovery import find_url
+from ascribe.client.discovery import find_url
+from ascribe.client.errors import ClientError, JobCancelled, JobFailed, JobTimeout
+from ascribe.client.http import Connection, parse, retry_after
 from ascribe.job import Job, JobState
 from ascribe.result import MEAN, Diagnostics, ScoredRow, Summary
 from ascribe.spec import JobSpec
@@ -56,7 +56,7 @@ class Client:
 
     ``url``: the API; left out, ``ASCRIBE_URL``, else what ``ascribe up`` left on this machine, else port 8000 here.
     ``api_key``: left out, ``ASCRIBE_API_KEY``. ``timeout``: seconds of one request. ``transport``: an httpx
-    transport, for tests. Every method raises :class:`ascribe.client_errors.ClientError` or a subclass.
+    transport, for tests. Every method raises :class:`ascribe.client.errors.ClientError` or a subclass.
     """
 
     def __init__(

@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 import ascribe
-from ascribe.discovery import Running, default_state_dir, remove_running, write_running
-from ascribe.embedded_child import Child, Guard, StackError, spawn
-from ascribe.embedded_host import free_ports, lock, ready_workers, require_extra
-from ascribe.embedded_redis import start_server
+from ascribe.client.discovery import Running, default_state_dir, remove_running, write_running
+from ascribe.embedded.child import Child, Guard, StackError, spawn
+from ascribe.embedded.host import free_ports, lock, ready_workers, require_extra
+from ascribe.embedded.server import start_server
 from ascribe.errors import QueueUnavailable
 
 

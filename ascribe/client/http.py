@@ -14,7 +14,7 @@ import httpx
 import stamina
 from pydantic import TypeAdapter, ValidationError
 
-from ascribe.client_errors import (
+from ascribe.client.errors import (
     ApiError,
     ClientError,
     NoConnection,
@@ -64,7 +64,7 @@ class Connection:
         self._http.close()
 
     def send(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """The reply, always a successful one. Raises the errors of :mod:`ascribe.client_errors`."""
+        """The reply, always a successful one. Raises the errors of :mod:`ascribe.client.errors`."""
         started = time.monotonic()
         repeated = False
 

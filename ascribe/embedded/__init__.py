@@ -1,0 +1,5 @@
+"""The whole of Ascribe on one machine, with no Docker and no root."""
+
+from ascribe.embedded.stack import Stack
+
+__all__ = ["Stack"]
