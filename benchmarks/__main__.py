@@ -30,7 +30,7 @@ from worker.gradients.per_example import PerExampleGradients
 from worker.models import LoadedModel, load_model
 from worker.scores.influence import influence
 
-HOME = Path(".ascribe/demo/data")
+HOME = Path(".ascribe/demo/seed-0/data")
 TOKENS = 32
 REPEATS = 3
 

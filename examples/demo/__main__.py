@@ -5,6 +5,7 @@ Everything goes the way a user's job goes: HTTP to the API, through Redis and Ce
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -24,16 +25,22 @@ from examples.demo.methods import METHODS, Method
 from examples.demo.report import BASELINE, HEADINGS, Line, detection_svg, write_report
 
 HOME = Path(".ascribe/demo")
+TABLE_WIDTH = 124
+DAMPING_UNITS = {"relative": "mean", "relative_to_largest": "largest", "absolute": "1"}
 
 
 def main() -> int:
-    console = _console()
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="of the split, the flipped labels and the fine-tuning")
+    seed = parser.parse_args().seed
+    home = HOME / f"seed-{seed}"
+    console = Console()
     started = time.monotonic()
-    data_root = prepare(HOME / "data")
+    data_root = prepare(home / "data", seed=seed)
     flipped = frozenset(json.loads((data_root / ROWS / "flipped.json").read_text()))
     with (
         console.status("Starting the embedded server, the API and a worker"),
-        Stack(data_root, state_dir=HOME / "state") as stack,
+        Stack(data_root, state_dir=home / "state") as stack,
         Client(stack.url) as client,
     ):
         console.print(f"Ascribe is up at {stack.url}")
@@ -41,25 +48,18 @@ def main() -> int:
         scores = [client.scores(job.id) for job in jobs]
         suspects = client.scores(jobs[0].id, order="opponents", top_k=10)
         losses = client.scores(jobs[0].id, vector=TRAIN_LOSS)
-        (HOME / "job-report.html").write_text(client.report(jobs[0].id), encoding="utf-8")
+        (home / "job-report.html").write_text(client.report(jobs[0].id), encoding="utf-8")
     lines = [_line(*each, flipped) for each in zip(METHODS, jobs, scores, strict=True)]
     lines.append(Line(BASELINE, detect(by_value(losses), flipped)))
-    verdict = _verdict(lines)
     svg = detection_svg(lines)
-    (HOME / "detection.svg").write_text(svg, encoding="utf-8")
-    write_report(HOME / "report.html", lines, suspects, verdict, flipped, svg)
-    _print(console, lines, suspects, flipped)
-    console.print(f"\n{verdict}\n")
-    console.print(f"The picture: {HOME / 'report.html'}")
-    console.print(f"The first job's own report: {HOME / 'job-report.html'}")
+    (home / "detection.svg").write_text(svg, encoding="utf-8")
+    write_report(home / "report.html", lines, suspects, _verdict(lines), flipped, svg)
+    _print(lines, suspects, flipped)
+    console.print(f"\n{_verdict(lines)}\n")
+    console.print(f"The picture: {home / 'report.html'}")
+    console.print(f"The first job's own report: {home / 'job-report.html'}")
     console.print(f"Done in {time.monotonic() - started:.0f} s")
     return 0
-
-
-def _console() -> Console:
-    """As wide as the tables where the output is no terminal: a log should not wrap them."""
-    console = Console()
-    return console if console.is_terminal else Console(width=124)
 
 
 def _submit(client: Client, method: Method, console: Console) -> Job:
@@ -90,7 +90,7 @@ def _line(method: Method, job: Job, scores: list[ScoredRow], flipped: frozenset[
     return Line(
         name=method.name,
         detection=detect(by_opposition(scores), flipped),
-        damping=", ".join(f"{kind} {value:g}" for kind, value in damping.items()) or "-",
+        damping=", ".join(f"{value:g} x {DAMPING_UNITS[kind]}" for kind, value in damping.items()) or "-",
         seconds=f"{diagnostics.seconds['total']:.1f}",
         cache=f"{train.hit_rows / train.rows:.0%}",
         residual=f"{diagnostics.worst_relative_residual:.1e}",
@@ -117,7 +117,9 @@ def _verdict(lines: list[Line]) -> str:
     return f"To find wrong labels here, use {best.name}: {gain}; training loss reaches {lines[-1].detection.auc:.3f}."
 
 
-def _print(console: Console, lines: list[Line], suspects: list[ScoredRow], flipped: frozenset[str]) -> None:
+def _print(lines: list[Line], suspects: list[ScoredRow], flipped: frozenset[str]) -> None:
+    # A log, or a narrow terminal, gets the whole table rather than a cut one.
+    console = Console(width=max(Console().width, TABLE_WIDTH))
     rows = Table(title=f"The ten most suspicious training rows ({lines[0].name})", title_justify="left")
     rows.add_column("score", justify="right")
     rows.add_column("given label")

@@ -40,7 +40,7 @@ class Line:
 
 
 HEADINGS = (
-    "method", "damping", "ROC-AUC", "at 20 %", "at 40 %", "seconds", "cache", "residual", "status",
+    "method", "damping", "ROC-AUC", "found@20%", "found@40%", "seconds", "cache", "residual", "status",
 )  # fmt: skip
 
 
