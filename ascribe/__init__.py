@@ -1,7 +1,8 @@
 """Ascribe: which training examples made this model behave like that, and by how much?
 
-``ascribe.Client`` and the errors of :mod:`ascribe.client.errors` are what a user imports. They are loaded on first
-use, so that the service and the worker, which read only the spec and the ledger, never pay for an HTTP client.
+``ascribe.Client``, ``ascribe.AsyncClient`` and the errors of :mod:`ascribe.client.errors` are what a user imports.
+They are loaded on first use, so that the service and the worker, which read only the spec and the ledger, never pay
+for an HTTP client.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ascribe.client import Client
+    from ascribe.client import AsyncClient, Client
     from ascribe.client.errors import ClientError
     from ascribe.spec import JobSpec
 
 __version__ = "0.1.0"
-__all__ = ["Client", "ClientError", "JobSpec", "__version__"]
+__all__ = ["AsyncClient", "Client", "ClientError", "JobSpec", "__version__"]
 
-_HOMES = {"Client": "ascribe.client", "ClientError": "ascribe.client.errors", "JobSpec": "ascribe.spec"}
+_HOMES = {
+    "AsyncClient": "ascribe.client",
+    "Client": "ascribe.client",
+    "ClientError": "ascribe.client.errors",
+    "JobSpec": "ascribe.spec",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from ascribe.settings import Settings
 
 RUN_TASK = "ascribe.run"
+DEFAULT_QUEUE = "cpu"
 VISIBILITY_TIMEOUT_SECONDS = 7 * 86400
 """Longer than any job: the ledger's lease, not the broker, decides when work is taken away."""
 
@@ -34,7 +35,7 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        "task_default_queue": "cpu",
+        "task_default_queue": DEFAULT_QUEUE,
         "worker_prefetch_multiplier": 1,
         "worker_pool": "prefork",
         "worker_concurrency": 1,

@@ -12,6 +12,7 @@ AscribeError
 ├── NotReady                404  the job has no scores yet
 ├── Conflict                409  not possible in the job's present state
 ├── Expired                 410  the scores have outlived their TTL
+├── QueueFull               429  as many jobs wait as this server takes; retry
 ├── QueueUnavailable        503  Redis does not answer; retry
 ├── NonFinite               failed job: a loss, gradient, curvature or solution is not finite
 ├── SolveFailed             failed job: a solve ended without a usable solution
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class InvalidInput(AscribeError):
     code, title, status = "invalid_input", "Invalid input", 422
 
     @classmethod
-    def at(cls, pointer: str, code: str, message: str) -> InvalidInput:
+    def at(cls, pointer: str, code: str, message: str) -> Self:
         """One problem at one place."""
         return cls(message, errors=[Problem(pointer, code, message)])
 
@@ -100,6 +102,10 @@ class Conflict(AscribeError):
 
 class Expired(AscribeError):
     code, title, status = "expired", "Expired", 410
+
+
+class QueueFull(AscribeError):
+    code, title, status, retryable = "queue_full", "Queue full", 429, True
 
 
 class QueueUnavailable(AscribeError):

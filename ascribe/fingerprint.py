@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,25 +26,38 @@ def file_sha256(path: Path) -> str:
 
 
 def files_sha256(folder: Path, names: Iterable[str]) -> str:
-    """One hash for a set of files: their names and contents, whatever the order."""
-    return fingerprint({name: file_sha256(folder / name) for name in names})
+    """One hash for a set of files: their names and contents, whatever the order.
+
+    A process reads a file once: again only when it was written to, replaced or had its times changed.
+    """
+    return fingerprint({name: _sha256_once(folder / name) for name in names})
+
+
+def _sha256_once(path: Path) -> str:
+    stat = path.stat()
+    return _sha256_as_of(path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256_as_of(path: Path, *_identity: int) -> str:
+    return file_sha256(path)
 
 
 def gradient_fingerprint(
     *,
     base_sha256: str,
-    adapter_sha256: str,
+    adapter_sha256: str | None,
     rows_sha256: str,
     max_length: int,
     dtype: str,
-    select: str,
+    blocks: Sequence[str],
     attention: str,
     token_budget: int,
     shard_rows: int,
     device: str,
     versions: Mapping[str, str],
 ) -> str:
-    """Key of the per-example gradients of ordered rows under one model.
+    """Key of the per-example gradients of ordered rows under one model, of the tensors that ``blocks`` names.
 
     Everything that can change a bit of them is in it; curvature, damping, solver and the other dataset are not, which
     is why a later job with another question finds them. Batches are formed by token budget within a shard, and the
@@ -51,17 +65,31 @@ def gradient_fingerprint(
     """
     return fingerprint(
         {
-            "kind": "gradients/1",
+            "kind": "gradients/2",
             "base": base_sha256,
             "adapter": adapter_sha256,
             "rows": rows_sha256,
             "max_length": max_length,
             "dtype": dtype,
-            "select": select,
+            "blocks": list(blocks),
             "attention": attention,
             "token_budget": token_budget,
             "shard_rows": shard_rows,
             "device": device,
             "versions": {name: versions[name] for name in ("torch", "transformers", "peft", "tokenizers")},
         }
+    )
+
+
+def curvature_fingerprint(*, gradients: str, curvature: Mapping[str, Any]) -> str:
+    """Key of the curvature of every block of the train gradients under this fingerprint."""
+    return fingerprint({"kind": "curvature/1", "gradients": gradients, "curvature": curvature})
+
+
+def solution_fingerprint(
+    *, curvature: str, damping: Mapping[str, Any] | None, solver: Mapping[str, Any], seed: int
+) -> str:
+    """Key of a solver's state for every block of a curvature: an inverse, a factor, a plan."""
+    return fingerprint(
+        {"kind": "solution/1", "curvature": curvature, "damping": damping, "solver": solver, "seed": seed}
     )

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ascribe.errors import AscribeError
 from ascribe.result import Manifest
-from ascribe.spec import JobSpec
+from ascribe.spec import JOB_ID_PATTERN as JOB_ID_PATTERN
+from ascribe.view import SpecView
 
-JOB_ID_PATTERN = r"^job_[0-9a-f]{32}$"
 PROBLEM_BASE = "urn:ascribe:problems:"
 
 
@@ -110,8 +110,9 @@ class Attempt(Record):
 class Job(Record):
     object: Literal["job"] = "job"
     id: str = Field(pattern=JOB_ID_PATTERN)
+    revision: int = Field(default=0, ge=0, description="Grows with every change of this record.")
     status: JobState
-    spec: JobSpec
+    spec: SpecView
     created_at: datetime
     started_at: datetime | None = Field(default=None, description="When the latest attempt was claimed.")
     finished_at: datetime | None = None

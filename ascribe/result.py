@@ -75,6 +75,14 @@ class CacheUse(Record):
     rows: int
 
 
+class Reuse(Record):
+    """What of earlier jobs' work this one started from; the rest it computed."""
+
+    reused: int
+    of: int
+    keeps: str = Field(description="What is kept for later jobs, or that nothing is.")
+
+
 class Diagnostics(Record):
     status: SolveStatus = Field(description="The worst of the blocks.")
     advice: str
@@ -86,6 +94,11 @@ class Diagnostics(Record):
     seconds: dict[str, float] = Field(description="By phase, and 'total'.")
     peak_memory_bytes: int
     cache: dict[str, CacheUse] = Field(description="By dataset: train, validation.")
+    reused: dict[str, Reuse] = Field(
+        default_factory=dict,
+        description="By what is kept: gradients (rows), curvature (blocks) and solution (blocks). The scores are the "
+        "same to the bit whatever was reused.",
+    )
     warnings: tuple[str, ...] = ()
 
 
@@ -93,7 +106,7 @@ class Provenance(Record):
     """Enough to run the job again and to know whether it would be the same job."""
 
     base_sha256: str
-    adapter_sha256: str
+    adapter_sha256: str | None = Field(description="Null for a base alone.")
     train_sha256: str
     validation_sha256: str
     gradient_fingerprint: str

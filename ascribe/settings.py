@@ -14,6 +14,8 @@ def _redis_scheme(url: object) -> object:
     return "redis" + url.removeprefix("valkey") if isinstance(url, str) and url.startswith("valkey") else url
 
 
+LogFormat = Literal["auto", "json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 RedisUrl = Annotated[str, BeforeValidator(_redis_scheme)]
 
 
@@ -26,6 +28,10 @@ class Settings(BaseSettings):
     redis_timeout_seconds: float = Field(default=3, gt=0)
     tenant: str = Field(default="default", pattern=r"^[a-z0-9-]{1,40}$")
     data_root: Path = Path("data")
+
+    log_format: LogFormat = Field(default="auto", description="auto: for people on a terminal, else JSON lines.")
+    log_level: LogLevel = "info"
+    uploads_dir: Path = Path(".ascribe/uploads")
 
     lease_seconds: float = Field(default=60, gt=0, description="A running job not renewed for so long is taken away.")
     heartbeat_seconds: float = Field(default=10, gt=0)
@@ -42,7 +48,19 @@ class Settings(BaseSettings):
 
     max_rows: int = Field(default=1_000_000, ge=1, description="Rows of one dataset.")
     max_cells: int = Field(default=50_000_000, ge=1, description="Stored scores of one job: vectors x train rows.")
-    max_line_bytes: int = Field(default=1 << 20, ge=1)
+    max_row_tokens: int = Field(default=8192, ge=1, le=8192, description="Tokens of one row: bounds model.max_length.")
+    max_parameters: int = Field(default=10_000_000, ge=1, description="Entries of one row's gradient.")
+    max_job_seconds: float = Field(default=86400, gt=0, description="Seconds one attempt of a job may run.")
+    max_queued_jobs: int = Field(default=1000, ge=1, description="Jobs that wait; beyond, submitting answers 429.")
+    max_file_bytes: int = Field(default=1 << 30, ge=1, description="Bytes of one file of rows, decompressed.")
+    max_line_bytes: int = Field(default=1 << 20, ge=1, description="Bytes of one row of a file: its line, or its texts.")
+    max_decompression_ratio: float = Field(
+        default=100, ge=1, description="How many times its size a compressed file of rows may expand to."
+    )
+    reader_memory_bytes: int = Field(
+        default=1 << 30, ge=512 << 20, description="Address space of the process that reads a file of rows."
+    )
+    reader_seconds: float = Field(default=300, gt=0, description="Seconds that reading one file of rows may take.")
     preview_characters: int = Field(default=200, ge=0, description="Text kept beside the scores; 0 keeps none.")
 
 
@@ -50,11 +68,21 @@ class ServiceSettings(Settings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_key: SecretStr | None = Field(default=None, min_length=16)
-    max_body_bytes: int = Field(default=16 << 20, ge=1)
+    max_body_bytes: int = Field(default=16 << 20, ge=1, description="Bytes of a request's body.")
+    max_followers: int = Field(
+        default=500, ge=0, description="Clients that may follow events or wait for a job at once; others poll."
+    )
+    slow_reader_seconds: float = Field(
+        default=60, gt=0, description="A client that takes nothing of its download for so long is let go."
+    )
 
 
 class WorkerSettings(Settings):
     cache_dir: Path = Path(".ascribe/cache")
+    cache_max_bytes: int = Field(
+        default=50 << 30, ge=1, description="Entries that no job uses make room, the longest unused first."
+    )
+    cache_reserve_bytes: int = Field(default=1 << 30, ge=0, description="Disk space that the cache leaves free.")
     queue: str = "cpu"
     device: str = "cpu"
     threads: int = Field(default=1, ge=1)

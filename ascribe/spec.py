@@ -36,6 +36,9 @@ LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 LabelValue = Annotated[str, StringConstraints(max_length=255)]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 RowId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+JOB_ID_PATTERN = r"^job_[0-9a-f]{32}$"
+DATASET_ID_PATTERN = r"^ds_[0-9a-f]{64}$"
 
 
 def _check_path(value: str) -> str:
@@ -46,15 +49,22 @@ def _check_path(value: str) -> str:
     return value
 
 
+def _check_optional_path(value: str | None) -> str | None:
+    return None if value is None else _check_path(value)
+
+
 class ModelSpec(Part):
-    """The checkpoint: a base and a LoRA adapter, both folders of safetensors below the data root."""
+    """The checkpoint: a base alone, or with a LoRA adapter; folders of safetensors below the data root."""
 
     task: Literal["sequence-classification"] = "sequence-classification"
     base: ShortText = Field(
         description="Folder of the base checkpoint, relative to the data root.", examples=["minilm"]
     )
-    adapter: ShortText = Field(
-        description="Folder of the LoRA adapter, relative to the data root.", examples=["topics-lora"]
+    adapter: ShortText | None = Field(
+        default=None,
+        description="Folder of the LoRA adapter, relative to the data root. With null the base is scored as it is: it "
+        "must bring its own trained head, and `parameters` must say which of its weights are meant.",
+        examples=["topics-lora"],
     )
     dtype: Literal["float32", "bfloat16", "float64"] = Field(
         default="float32",
@@ -62,7 +72,7 @@ class ModelSpec(Part):
     )
     max_length: int = Field(default=128, ge=1, le=8192, description="Tokens a row is truncated to.")
 
-    _paths = field_validator("base", "adapter")(_check_path)
+    _paths = field_validator("base", "adapter")(_check_optional_path)
 
 
 class Columns(Part):
@@ -78,12 +88,23 @@ class Columns(Part):
 
 
 class FileSource(Part):
-    """A JSON-lines file below the data root."""
+    """A file of rows below the data root. JSON lines, CSV and TSV may be gzip."""
 
     kind: Literal["file"]
     path: ShortText = Field(examples=["topics/train.jsonl"])
+    format: Literal["jsonl", "csv", "tsv", "parquet"] | None = Field(
+        default=None,
+        description="With null, by the ending of the path: .jsonl .ndjson .json .csv .tsv .parquet, or .gz.",
+    )
 
     _paths = field_validator("path")(_check_path)
+
+
+class DatasetSource(Part):
+    """Rows uploaded before with `POST /v1/datasets`."""
+
+    kind: Literal["dataset"]
+    id: Annotated[str, StringConstraints(pattern=DATASET_ID_PATTERN)] = Field(description="As the upload answered.")
 
 
 class InlineRow(Part):
@@ -109,7 +130,7 @@ class InlineSource(Part):
         return self
 
 
-Source = Annotated[FileSource | InlineSource, Field(discriminator="kind")]
+Source = Annotated[FileSource | DatasetSource | InlineSource, Field(discriminator="kind")]
 
 
 class DatasetSpec(Part):
@@ -118,14 +139,34 @@ class DatasetSpec(Part):
     limit: int | None = Field(default=None, ge=1, description="Use the first so many rows only.")
 
 
+ModulePattern = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
 class ParametersSpec(Part):
     """The parameters whose gradients are compared."""
 
-    select: Literal["adapter", "adapter_and_head"] = Field(
+    select: Literal["adapter", "adapter_and_head", "modules"] = Field(
         default="adapter",
         description="'adapter': the LoRA matrices alone. 'adapter_and_head': those and the weights saved with the "
-        "adapter, as the papers' code does.",
+        "adapter, as the papers' code does. 'modules': weights of a base without an adapter, named by `modules`.",
     )
+    modules: tuple[ModulePattern, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Names of modules or of their tensors; `*` stands for any characters, dots too. A module brings "
+        "all of its Linear layers. For select 'modules' alone.",
+        examples=[["classifier", "bert.encoder.layer.5.*.weight"]],
+    )
+
+    @model_validator(mode="after")
+    def _modules_belong_to_their_selection(self) -> Self:
+        if (self.select == "modules") != bool(self.modules):
+            raise PydanticCustomError(
+                "modules_and_select",
+                "name modules with select 'modules', and with no other",
+                {"pointer": "/parameters/modules"},
+            )
+        return self
 
 
 class Gfim(Part):
@@ -274,6 +315,18 @@ class OutputSpec(Part):
     self_influence: bool = Field(default=False, description="The score of every train row with itself.")
 
 
+class QueryOf(Part):
+    """An earlier job that this one asks again, and what its train rows and its model were then.
+
+    A worker that finds others refuses to answer.
+    """
+
+    job_id: Annotated[str, StringConstraints(pattern=JOB_ID_PATTERN)]
+    base_sha256: Sha256
+    adapter_sha256: Sha256 | None
+    train_sha256: Sha256
+
+
 class JobSpec(Part):
     """One attribution job. Damping left out becomes the solver's default and is stored so."""
 
@@ -288,6 +341,9 @@ class JobSpec(Part):
     solver: Solver
     output: OutputSpec = OutputSpec()
     seed: int = Field(default=0, ge=0, lt=2**63)
+    query_of: QueryOf | None = Field(
+        default=None, description="Where `POST /v1/jobs/{id}/queries` made this spec: of which job it asks more."
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -309,7 +365,16 @@ class JobSpec(Part):
             object.__setattr__(self, "damping", default_damping(self.solver))
         if isinstance(self.solver, LissaSolver):
             self._check_lissa(self.solver)
+        self._check_selection()
         return self
+
+    def _check_selection(self) -> None:
+        if (self.model.adapter is None) != (self.parameters.select == "modules"):
+            raise PydanticCustomError(
+                "selection_without_adapter" if self.model.adapter is None else "modules_with_adapter",
+                "a base without an adapter goes with select 'modules', a model with an adapter with the other two",
+                {"pointer": "/parameters/select"},
+            )
 
     def _check_lissa(self, solver: LissaSolver) -> None:
         if self.output.self_influence:

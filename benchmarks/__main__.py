@@ -21,9 +21,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from ascribe.settings import Settings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
 from ascribe.sources.rows import Labels, read_rows
-from ascribe.spec import DatasetSpec, FileSource, ModelSpec
+from ascribe.spec import DatasetSpec, FileSource, ModelSpec, ParametersSpec
 from examples.demo.finetune import ADAPTER, BASE, prepare
 from worker.data import Batch, make_batches
 from worker.gradients.per_example import PerExampleGradients
@@ -52,7 +53,7 @@ def main() -> None:
 def _gradients(count: int) -> Iterator[tuple[str, float, float]]:
     spec = ModelSpec(base=BASE, adapter=ADAPTER)
     root = prepare(HOME)
-    checkpoint = inspect_checkpoint(root, spec, "adapter")
+    checkpoint = inspect_checkpoint(root, spec, ParametersSpec())
     loaded = load_model(checkpoint, spec, attention="sdpa", device="cpu")
     batches = _long_rows(count, checkpoint, loaded)
     gradients = PerExampleGradients(loaded.model, checkpoint.blocks)
@@ -67,7 +68,8 @@ def _gradients(count: int) -> Iterator[tuple[str, float, float]]:
 def _long_rows(count: int, checkpoint: Checkpoint, loaded: LoadedModel) -> list[Batch]:
     """``count`` rows of the demo, each repeated until it has 32 tokens or more."""
     dataset = DatasetSpec(source=FileSource(kind="file", path="topics/train.jsonl"), limit=count)
-    rows = read_rows(HOME, dataset, "/train", Labels(checkpoint.num_labels, checkpoint.label_names), max_rows=count)
+    labels = Labels(checkpoint.num_labels, checkpoint.label_names)
+    rows = read_rows(Settings(data_root=HOME), dataset, "/train", labels)
     texts = tuple(" ".join([text] * -(-TOKENS // max(1, len(text.split())))) for text in rows.texts)
     longer = type(rows)(rows.ids, texts, None, rows.labels, rows.sha256)
     return make_batches(longer, 0, len(rows), loaded.tokenizer, max_length=128, token_budget=1024, device="cpu")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import logging
+import socket
 import sys
 
 import uvicorn
 from pydantic import ValidationError
 
+from ascribe import logs
 from ascribe.ledger.opening import open_ledger
 from ascribe.settings import ServiceSettings
 from service.app import create_app
 from service.doorbell import CeleryDoorbell
+from service.watch import Watch
 
 
 def is_loopback(host: str) -> bool:
@@ -26,7 +28,23 @@ def is_loopback(host: str) -> bool:
 def serve(settings: ServiceSettings) -> None:
     """Compose and run until a signal. Redis may be down: the service starts, and /readyz says so."""
     app = create_app(settings, ledger=open_ledger(settings), doorbell=CeleryDoorbell(settings))
-    uvicorn.run(app, host=settings.host, port=settings.port, server_header=False)
+    # Its own logging off: the application says one line a request, and the rest goes where ours goes.
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, server_header=False, log_config=None, access_log=False
+    )
+    _Server(config, app.state.watch).run()
+
+
+class _Server(uvicorn.Server):
+    """Lets waiting clients go when it is told to end: it would wait for them, and they for their jobs."""
+
+    def __init__(self, config: uvicorn.Config, watch: Watch) -> None:
+        super().__init__(config)
+        self._watch = watch
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._watch.stop()
+        await super().shutdown(sockets)
 
 
 def main() -> int:
@@ -45,7 +63,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(settings.log_format, settings.log_level)
     serve(settings)
     return 0
 

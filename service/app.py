@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from starlette.concurrency import run_in_threadpool
 
 from ascribe import __version__
@@ -13,12 +14,23 @@ from ascribe.ledger.base import Doorbell, Ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import ServiceSettings
 from service import errors
+from service.datasets.endpoints import router as datasets_router
+from service.events.endpoints import router as events_router
 from service.health.endpoints import router as health_router
 from service.jobs.endpoints import router as jobs_router
 from service.methods.endpoints import router as methods_router
+from service.metrics.collector import LedgerCollector
+from service.metrics.endpoints import router as metrics_router
+from service.metrics.requests import AccessLog, RequestMetrics
 from service.middleware import BearerAuth, BodyLimit, RequestContext
 from service.openapi import DESCRIPTION, TAGS, document
+from service.queries.endpoints import router as queries_router
 from service.results.endpoints import router as results_router
+from service.results.ranking import Rankings
+from service.watch import Watch
+
+WATCH_SECONDS = 0.25
+"""How late a client that waits may hear of a change."""
 
 
 def create_app(settings: ServiceSettings, *, ledger: Ledger, doorbell: Doorbell) -> FastAPI:
@@ -30,6 +42,7 @@ def create_app(settings: ServiceSettings, *, ledger: Ledger, doorbell: Doorbell)
         try:
             yield
         finally:
+            app.state.watch.stop()
             await run_in_threadpool(app.state.upkeep.stop)
             ledger.close()
 
@@ -45,14 +58,30 @@ def create_app(settings: ServiceSettings, *, ledger: Ledger, doorbell: Doorbell)
     )
     app.state.settings = settings
     app.state.ledger = ledger
+    app.state.registry = CollectorRegistry()
+    app.state.registry.register(LedgerCollector(ledger))
+    app.state.rankings = Rankings()
+    app.state.watch = Watch(ledger, every_seconds=WATCH_SECONDS, most_followers=settings.max_followers)
     app.state.upkeep = Upkeep(ledger, doorbell, every_seconds=settings.reconcile_seconds)
-    for router in (jobs_router, results_router, methods_router, health_router):
+    for router in (
+        jobs_router,
+        datasets_router,
+        queries_router,
+        events_router,
+        results_router,
+        methods_router,
+        health_router,
+        metrics_router,
+    ):
         app.include_router(router)
     errors.install(app)
     # Added last is outermost: every answer carries a request id, and no body is read before the key is seen.
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, elsewhere={"/v1/datasets": settings.max_file_bytes}
+    )
     if settings.api_key is not None:
         app.add_middleware(BearerAuth, api_key=settings.api_key.get_secret_value())
     app.add_middleware(RequestContext)
+    app.add_middleware(AccessLog, metrics=RequestMetrics(app.state.registry))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]  # the documented way to extend it
     return app

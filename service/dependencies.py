@@ -12,6 +12,8 @@ from ascribe.ledger.base import Ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import ServiceSettings
 from service.errors import UnsupportedMediaType
+from service.results.ranking import Rankings
+from service.watch import Watch
 
 
 async def _ledger(request: Request) -> Ledger:
@@ -37,7 +39,19 @@ async def json_body(request: Request) -> None:
         raise UnsupportedMediaType("Send the body with 'Content-Type: application/json'.")
 
 
+async def _rankings(request: Request) -> Rankings:
+    rankings: Rankings = request.app.state.rankings
+    return rankings
+
+
+async def _watch(request: Request) -> Watch:
+    watch: Watch = request.app.state.watch
+    return watch
+
+
 LedgerDep = Annotated[Ledger, Depends(_ledger)]
 SettingsDep = Annotated[ServiceSettings, Depends(_settings)]
 UpkeepDep = Annotated[Upkeep, Depends(_upkeep)]
+RankingsDep = Annotated[Rankings, Depends(_rankings)]
+WatchDep = Annotated[Watch, Depends(_watch)]
 JobId = Annotated[str, Path(pattern=JOB_ID_PATTERN, description="The job's id, as submitting it answered.")]

@@ -10,12 +10,14 @@ from service.errors import MEDIA_TYPE
 _SAYS = {
     400: "The body cannot be read, or the cursor is none.",
     401: "No API key, or a wrong one.",
-    404: "No such job, or nothing there yet.",
-    409: "Not possible in the job's present state.",
-    410: "The scores have outlived their time to live.",
+    404: "No such job or dataset, or nothing there yet.",
+    406: "None of the offered media types is in Accept.",
+    409: "Not possible in the present state of the job or dataset.",
+    410: "The scores have outlived their time to live, or the cached gradients are gone.",
     413: "The body is over the server's limit.",
-    415: "The body is not application/json.",
+    415: "The body is of a media type that is not taken here.",
     422: "A field, file, row or checkpoint is wrong; `errors` says which.",
+    429: "As many jobs wait as the server takes; retry.",
     503: "The queue does not answer; retry.",
 }
 

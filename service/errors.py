@@ -32,11 +32,25 @@ class UnsupportedMediaType(AscribeError):
     code, title, status = "unsupported_media_type", "Unsupported media type", 415
 
 
+class NotAcceptable(AscribeError):
+    code, title, status = "not_acceptable", "Not acceptable", 406
+
+
+class TooManyFollowers(AscribeError):
+    code, title, status, retryable = "too_many_followers", "Too many followers", 503, True
+
+    def __init__(self) -> None:
+        super().__init__("As many clients follow jobs as this server takes, or it is stopping: come again, or poll.")
+
+
 class BodyTooLarge(AscribeError):
     code, title, status = "body_too_large", "Body too large", 413
 
     def __init__(self) -> None:
-        super().__init__("The body is over the server's limit: put the rows into a file below the data root.")
+        super().__init__(
+            "The body is over the server's limit, max_body_bytes or for an upload max_file_bytes: upload the rows as a "
+            "dataset, or put them into a file below the data root."
+        )
 
 
 class ProblemResponse(JSONResponse):
@@ -66,17 +80,16 @@ def _request_id(request: Request) -> str | None:
 def _on_ascribe_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, AscribeError)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.warning("request %s: %s: %s", _request_id(request), error.code, error.detail)
+        log.warning("request refused", extra={"code": error.code, "detail": error.detail})
     return problem_response(error, _request_id(request))
 
 
 def _on_validation_error(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     if any(item["loc"][:1] == ("path",) for item in error.errors()):
-        # An id that cannot be one names nothing: to the caller it is a job that is not there.
-        return problem_response(
-            NotFound("There is no job with this id: ids look like job_ and 32 hex digits."), _request_id(request)
-        )
+        # An id that cannot be one names nothing: to the caller it is a job or dataset that is not there.
+        message = "There is nothing with this id: a job's is job_ and 32 hex digits, a dataset's ds_ and 64."
+        return problem_response(NotFound(message), _request_id(request))
     problems = problems_of(error.errors(), error.body)
     first = f"{problems[0].pointer or 'request'}: {problems[0].message}"
     detail = first if len(problems) == 1 else f"{len(problems)} problems; the first is {first}"

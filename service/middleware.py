@@ -6,12 +6,14 @@ import hmac
 import logging
 import re
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ascribe.errors import InternalError, Unauthorized
+from ascribe.logs import bound
 from service.errors import BodyTooLarge, problem_response
 
 log = logging.getLogger(__name__)
@@ -44,14 +46,15 @@ class RequestContext:
                 headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_id)
-        except Exception:
-            log.exception("request %s failed", request_id)
-            if started:
-                raise  # half a response is out: only closing the connection can tell the client
-            error = InternalError("A fault of this server: its log has the traceback under the request id.")
-            await problem_response(error, request_id)(scope, receive, send_with_id)
+        with bound(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("request failed")
+                if started:
+                    raise  # half a response is out: only closing the connection can tell the client
+                error = InternalError("A fault of this server: its log says where, under the request id.")
+                await problem_response(error, request_id)(scope, receive, send_with_id)
 
 
 class BearerAuth:
@@ -76,18 +79,23 @@ class BearerAuth:
 
 
 class BodyLimit:
-    """Refuses a body over the limit before it is held in memory. FastAPI's own limit answers in plain text."""
+    """Refuses a body over the limit before it is held in memory. FastAPI's own limit answers in plain text.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    ``elsewhere``: limits of paths with one of their own.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, elsewhere: Mapping[str, int]) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._elsewhere = elsewhere
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        max_bytes = self._elsewhere.get(scope["path"], self._max_bytes)
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and (len(declared) > 18 or int(declared) > self._max_bytes):
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_bytes):
             await problem_response(BodyTooLarge(), scope["state"]["request_id"])(scope, receive, send)
             return
         received = 0
@@ -96,7 +104,7 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
+            if received > max_bytes:
                 # Read inside the framework, which lets no other exception than its own through as it is.
                 raise HTTPException(BodyTooLarge.status)
             return message

@@ -28,6 +28,7 @@ row lowers the validation loss. Every result says how accurately its inverse was
 """
 TAGS = [
     {"name": "jobs", "description": "Submit, check, follow, cancel and delete attribution jobs."},
+    {"name": "datasets", "description": "Files of rows, uploaded once and named in jobs by their content."},
     {"name": "results", "description": "Scores, summary and report of a job that succeeded."},
     {"name": "methods", "description": "Curvatures, solvers and which go together."},
     {"name": "health", "description": "For probes: open without a key."},

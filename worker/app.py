@@ -15,11 +15,12 @@ from ascribe.ledger.base import Ring
 from ascribe.ledger.opening import open_ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import WorkerSettings
+from worker import logs
 from worker.environment import worker_info
 from worker.presence import Presence
 
 settings = WorkerSettings()
-app = Celery("ascribe", include=["worker.tasks"])
+app = Celery("ascribe", include=["worker.tasks", logs.__name__])
 app.conf.update(celery_options(settings), task_default_queue=settings.queue)
 
 

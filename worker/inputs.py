@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ascribe.errors import LimitExceeded
+from ascribe.errors import InvalidInput, Problem
 from ascribe.fingerprint import gradient_fingerprint
-from ascribe.result import vector_names
+from ascribe.limits import check_cells, check_model
 from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
 from ascribe.sources.rows import Labels, Rows, read_rows
-from ascribe.spec import JobSpec
+from ascribe.spec import JobSpec, QueryOf
 from worker.environment import versions
 from worker.models import ModelKey
 
@@ -30,18 +30,16 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
     """Inspect the checkpoint, read both datasets, hash everything.
 
     Raises:
-        InvalidInput: and its subclasses, with pointers into the spec or the rows.
-        LimitExceeded: more rows or more score cells than this server takes.
+        InvalidInput: and its subclasses, with pointers into the spec or the rows; for a query also where the model or
+            the train rows are not those of the job it asks about.
+        LimitExceeded: more rows, tokens, parameters or scores than this server takes.
     """
-    checkpoint = inspect_checkpoint(settings.data_root, spec.model, spec.parameters.select)
+    checkpoint = inspect_checkpoint(settings.data_root, spec.model, spec.parameters)
+    check_model(spec, checkpoint, settings)
     labels = Labels(checkpoint.num_labels, checkpoint.label_names)
-    limits = {"max_rows": settings.max_rows, "max_line_bytes": settings.max_line_bytes}
-    train = read_rows(settings.data_root, spec.train, "/train", labels, **limits)
-    validation = read_rows(settings.data_root, spec.validation, "/validation", labels, **limits)
-    cells = len(vector_names(spec.output, len(validation))) * len(train)
-    if cells > settings.max_cells:
-        message = f"the job would store {cells} scores; the limit is {settings.max_cells}: use fewer rows"
-        raise LimitExceeded.at("/output/per_validation_row", "limit_exceeded", message)
+    train = read_rows(settings, spec.train, "/train", labels)
+    validation = read_rows(settings, spec.validation, "/validation", labels)
+    check_cells(spec, len(train), len(validation), settings)
     key = ModelKey(
         base_sha256=checkpoint.base_sha256(),
         adapter_sha256=checkpoint.adapter_sha256(),
@@ -49,7 +47,22 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
         attention=settings.attention,
         device=settings.device,
     )
+    if spec.query_of is not None:
+        _check_unchanged(spec.query_of, key, train)
     return Inputs(checkpoint, key, labels, train, validation)
+
+
+def _check_unchanged(asked: QueryOf, key: ModelKey, train: Rows) -> None:
+    """Raises InvalidInput: the job asked about had another model or other train rows than are there now."""
+    found = {
+        "/model/base": (asked.base_sha256, key.base_sha256),
+        "/model/adapter": (asked.adapter_sha256, key.adapter_sha256),
+        "/train": (asked.train_sha256, train.sha256),
+    }
+    message = "changed since the job that is asked about: submit a job of its own instead of a query"
+    changed = [Problem(pointer, "changed", message) for pointer, (then, now) in found.items() if then != now]
+    if changed:
+        raise InvalidInput(f"{', '.join(problem.pointer for problem in changed)}: {message}", errors=changed)
 
 
 def fingerprint_of(rows: Rows, inputs: Inputs, spec: JobSpec, settings: WorkerSettings) -> str:
@@ -59,7 +72,7 @@ def fingerprint_of(rows: Rows, inputs: Inputs, spec: JobSpec, settings: WorkerSe
         rows_sha256=rows.sha256,
         max_length=spec.model.max_length,
         dtype=spec.model.dtype,
-        select=spec.parameters.select,
+        blocks=inputs.checkpoint.block_names,
         attention=settings.attention,
         token_budget=settings.token_budget,
         shard_rows=settings.shard_rows,

@@ -1,4 +1,4 @@
-"""Loads base and adapter from safetensors, in eval mode, by a reference that was inspected before.
+"""Loads a base, and its adapter if it has one, from safetensors that were inspected before, in eval mode.
 
 The adapter's configuration is rebuilt from the few fields we know, never handed to peft as it came.
 """
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from ascribe.errors import InvalidInput
-from ascribe.sources.checkpoints import Checkpoint
+from ascribe.sources.checkpoints import Adapter, Checkpoint
 from ascribe.spec import ModelSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -39,7 +39,7 @@ class ModelKey:
     """Two jobs with equal keys can share one loaded model."""
 
     base_sha256: str
-    adapter_sha256: str
+    adapter_sha256: str | None
     dtype: str
     attention: str
     device: str
@@ -61,15 +61,15 @@ class ModelCache:
 
 
 def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, device: str) -> LoadedModel:
-    """Base and adapter on ``device`` in ``spec.dtype``, eval mode, tokenizer beside.
+    """The model on ``device`` in ``spec.dtype``, eval mode, tokenizer beside. Adapter matrices stay unmerged.
 
     Raises:
-        InvalidInput: the adapter's tensors are not those that the rebuilt adapter has.
+        InvalidInput: the adapter's tensors are not those that the rebuilt adapter has, or a base alone is not whole.
     """
     # A base without a head says that its head is new; the adapter brings the trained one.
     logging.getLogger("transformers").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs has no annotations
-    base = AutoModelForSequenceClassification.from_pretrained(
+    base, loading = AutoModelForSequenceClassification.from_pretrained(
         checkpoint.base,
         num_labels=checkpoint.num_labels,
         dtype=DTYPES[spec.dtype],
@@ -77,12 +77,17 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
+        output_loading_info=True,
     )
-    with warnings.catch_warnings():
-        # peft 0.21 asks transformers 5.23 for a property under its old name.
-        warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
-        model = get_peft_model(base, _lora_config(checkpoint), autocast_adapter_dtype=False)
-    _load_adapter(model, checkpoint)
+    if checkpoint.adapter is not None:
+        model: torch.nn.Module = _with_adapter(base, checkpoint.adapter)
+    elif loading["missing_keys"]:
+        # transformers fills them with random numbers and goes on.
+        raise InvalidInput.at(
+            "/model/base", "incomplete_checkpoint", "the base lacks weights that its architecture has: save it whole"
+        )
+    else:
+        model = base
     model.to(device=device, dtype=DTYPES[spec.dtype])
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.base, local_files_only=True, trust_remote_code=False)
@@ -91,14 +96,23 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
     return LoadedModel(model, tokenizer)
 
 
-def _lora_config(checkpoint: Checkpoint) -> LoraConfig:
-    stored: dict[str, Any] = json.loads((checkpoint.adapter / "adapter_config.json").read_bytes())
+def _with_adapter(base: torch.nn.Module, adapter: Adapter) -> PeftModel:
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for a property under its old name.
+        warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
+        model = get_peft_model(base, _lora_config(adapter), autocast_adapter_dtype=False)
+    _load_adapter(model, adapter)
+    return model
+
+
+def _lora_config(adapter: Adapter) -> LoraConfig:
+    stored: dict[str, Any] = json.loads((adapter.folder / "adapter_config.json").read_bytes())
     known = {name: stored[name] for name in LORA_FIELDS if stored.get(name) is not None}
     return LoraConfig(task_type="SEQ_CLS", lora_dropout=0.0, bias="none", init_lora_weights=False, **known)
 
 
-def _load_adapter(model: PeftModel, checkpoint: Checkpoint) -> None:
-    tensors = load_file(checkpoint.adapter / "adapter_model.safetensors")
+def _load_adapter(model: PeftModel, adapter: Adapter) -> None:
+    tensors = load_file(adapter.folder / "adapter_model.safetensors")
     outcome: Any = set_peft_model_state_dict(model, tensors)
     missing = [name for name in outcome.missing_keys if "lora_" in name]
     if outcome.unexpected_keys or missing:

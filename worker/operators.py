@@ -105,10 +105,10 @@ class RowsOperator(SampledOperator):
     """``C = G^T G / N`` for rows ``G_NP`` that stay where they are.
 
     ``chunks`` are ``[n_i, P]``, float32 in practice, and may be strided views into memory-mapped files: every pass
-    reads them slab by slab and holds no more than 32 MiB at once.
+    reads them slab by slab and holds no more than 32 MiB at once. ``squared_norm_N`` saves the pass that counts them.
     """
 
-    def __init__(self, chunks: Sequence[Tensor]) -> None:
+    def __init__(self, chunks: Sequence[Tensor], squared_norm_N: Tensor | None = None) -> None:
         if not chunks or any(chunk.ndim != 2 or chunk.shape[1] != chunks[0].shape[1] for chunk in chunks):
             raise ValueError("a rows operator needs one or more chunks [n, P] of one width")
         self.chunks = tuple(chunks)
@@ -117,7 +117,7 @@ class RowsOperator(SampledOperator):
         self.count = int(self._starts[-1])
         if self.count == 0:
             raise ValueError("a rows operator needs at least one row")
-        self._squared_norm_N: Tensor | None = None
+        self._squared_norm_N = squared_norm_N
         self._cumulative_N: Tensor | None = None
 
     def slabs(self, dtype: torch.dtype = torch.float64) -> Iterator[Tensor]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -24,12 +26,14 @@ from ascribe.result import (
     Diagnostics,
     Manifest,
     Provenance,
+    Reuse,
     RowInfo,
     validation_vector,
 )
 from ascribe.settings import WorkerSettings
 from ascribe.sources.rows import Labels, Rows
 from ascribe.spec import JobSpec
+from ascribe.store import Store
 from worker import memory
 from worker.blocks import SolvedBlocks, solve_blocks
 from worker.environment import versions
@@ -52,12 +56,21 @@ class Sink(Protocol):
     def announce(self, gradient_fingerprint: str, rows: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bench:
     """What a worker process keeps between jobs."""
 
     settings: WorkerSettings
     models: ModelCache = field(default_factory=ModelCache)
+
+    @cached_property
+    def store(self) -> Store:
+        """What is on disk between jobs, and what this process has verified of it."""
+        return Store(
+            self.settings.cache_dir,
+            max_bytes=self.settings.cache_max_bytes,
+            reserve_bytes=self.settings.cache_reserve_bytes,
+        )
 
 
 def run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink) -> Manifest:
@@ -67,14 +80,27 @@ def run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink) -> Manifest
         AscribeError: with the reason, for whatever the input, the data or the numbers make impossible.
         Cancelled: from the reporter, at a batch.
     """
+    with ExitStack() as held:  # store entries the job reads, until its last vector is staged
+        return _run(spec, bench, reporter, sink, held)
+
+
+def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, held: ExitStack) -> Manifest:
     memory.reset_peak()
     torch.set_num_threads(bench.settings.threads)
     with reporter.phase(Phase.LOADING):
         inputs = load_inputs(spec, bench.settings)
     with reporter.phase(Phase.CACHING_GRADIENTS, len(inputs.train) + len(inputs.validation)):
-        train = _gradients(inputs.train, "/train", spec, inputs, bench, reporter, sink)
-        validation = _gradients(inputs.validation, "/validation", spec, inputs, bench, reporter, sink)
-    solved = solve_blocks(spec, inputs.checkpoint.blocks, train, validation, reporter)
+        train = _gradients(inputs.train, "/train", spec, inputs, bench, reporter, sink, held)
+        validation = _gradients(inputs.validation, "/validation", spec, inputs, bench, reporter, sink, held)
+    solved = solve_blocks(
+        spec,
+        inputs.checkpoint.blocks,
+        train,
+        validation,
+        reporter,
+        store=bench.store,
+        gradient_fingerprint=fingerprint_of(inputs.train, inputs, spec, bench.settings),
+    )
     with reporter.phase(Phase.SCORING, len(train.shards)):
         score_QN = _scores(solved, train, reporter)
     vectors = _vectors(spec, score_QN, solved, train)
@@ -98,14 +124,22 @@ def run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink) -> Manifest
 
 
 def _gradients(
-    rows: Rows, pointer: str, spec: JobSpec, inputs: Inputs, bench: Bench, reporter: Reporter, sink: Sink
+    rows: Rows,
+    pointer: str,
+    spec: JobSpec,
+    inputs: Inputs,
+    bench: Bench,
+    reporter: Reporter,
+    sink: Sink,
+    held: ExitStack,
 ) -> Gradients:
     fingerprint = fingerprint_of(rows, inputs, spec, bench.settings)
     gradients = collect(
         rows,
         inputs.checkpoint,
         lambda: bench.models.get(inputs.key, inputs.checkpoint, spec.model),
-        fingerprint=fingerprint,
+        store=bench.store,
+        folder=held.enter_context(bench.store.open("gradients", fingerprint)),
         max_length=spec.model.max_length,
         settings=bench.settings,
         pointer=pointer,
@@ -168,7 +202,15 @@ def _diagnostics(
             "train": CacheUse(hit_rows=train.hit_rows, rows=train.rows),
             "validation": CacheUse(hit_rows=validation.hit_rows, rows=validation.rows),
         },
-        warnings=(*inputs.checkpoint.warnings, *solved.warnings),
+        reused={
+            "gradients": Reuse(
+                reused=train.hit_rows + validation.hit_rows,
+                of=train.rows + validation.rows,
+                keeps="the gradient of a row",
+            ),
+            **solved.reused,
+        },
+        warnings=(*inputs.checkpoint.warnings, *train.warnings, *validation.warnings, *solved.warnings),
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ascribe.errors import LimitExceeded
 from ascribe.job import Phase, Progress
 
 SEND_EVERY_SECONDS = 0.25
@@ -19,14 +21,16 @@ class Reporter:
     """Tells ``send`` where the work is, at each batch but not more than four times a second.
 
     ``send`` answers True when the job is to be cancelled. ``seconds`` holds the time spent in each phase.
+    ``max_seconds`` counts from here; as a cancel is, running out of it is noticed at the next batch.
     """
 
-    def __init__(self, send: Callable[[Progress], bool]) -> None:
+    def __init__(self, send: Callable[[Progress], bool], *, max_seconds: float = math.inf) -> None:
         self._send = send
+        self._max_seconds = max_seconds
         self.seconds: dict[str, float] = {}
         self._phase = Phase.LOADING
         self._total = self._done = self._skipped = 0
-        self._phase_started = self._last_sent = time.monotonic()
+        self._started = self._phase_started = self._last_sent = time.monotonic()
 
     @contextmanager
     def phase(self, phase: Phase, total: int = 1) -> Iterator[None]:
@@ -42,6 +46,7 @@ class Reporter:
 
         Raises:
             Cancelled: the caller asked for it.
+            LimitExceeded: the job has run for ``max_seconds``.
         """
         self._done += count
         if found:
@@ -51,6 +56,11 @@ class Reporter:
 
     def _tell(self) -> None:
         now = self._last_sent = time.monotonic()
+        if now - self._started > self._max_seconds:
+            raise LimitExceeded(
+                f"the job ran for {self._max_seconds:g} seconds, the limit max_job_seconds: use fewer rows, or submit "
+                "it again, the gradients that were finished are cached"
+            )
         worked = self._done - self._skipped
         remaining = self._total - self._done
         eta = (now - self._phase_started) * remaining / worked if worked else None

@@ -6,6 +6,7 @@ torch is imported when the first job arrives, so a worker is ready in under a se
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -16,10 +17,11 @@ from celery import shared_task
 
 from ascribe.broker import RUN_TASK
 from ascribe.errors import AscribeError, InternalError, OutOfMemory, QueueUnavailable
-from ascribe.job import JobError, Progress
+from ascribe.job import JobError, Phase, Progress
 from ascribe.ledger.base import Claim, LeaseLost, Ledger
 from ascribe.ledger.heartbeat import Heartbeat
 from ascribe.ledger.opening import open_ledger
+from ascribe.logs import bound
 from ascribe.settings import WorkerSettings
 from worker.environment import worker_name
 from worker.progress import Cancelled, Reporter
@@ -33,16 +35,23 @@ log = logging.getLogger(__name__)
 @shared_task(name=RUN_TASK)  # type: ignore[untyped-decorator]  # celery has no annotations
 def run(job_id: str, attempt: int) -> None:
     """Work on one attempt of a job, if it is still there to be claimed."""
-    settings = _settings()
-    ledger = _ledger()
-    try:
-        claim = ledger.claim(job_id, attempt, worker_name())
-    except QueueUnavailable as error:
-        log.warning("job %s attempt %d cannot be claimed and will be rung again: %s", job_id, attempt, error.detail)
-        return
-    if claim is None:
-        log.info("job %s attempt %d is not there to be claimed", job_id, attempt)
-        return
+    with bound(job_id=job_id, attempt=attempt):
+        try:
+            claim = _ledger().claim(job_id, attempt, worker_name())
+        except QueueUnavailable as error:
+            log.warning("cannot be claimed, will be rung again", extra={"detail": error.detail})
+            return
+        if claim is None:
+            log.info("not there to be claimed")
+            return
+        with bound(fence=claim.fence):
+            _attempt(claim, _ledger(), _settings())
+
+
+def _attempt(claim: Claim, ledger: Ledger, settings: WorkerSettings) -> None:
+    """Everything between the two lines that tell of an attempt."""
+    began = time.monotonic()
+    log.info("attempt started", extra={"worker": claim.worker, "solver": claim.spec.solver.kind})
     try:
         with Heartbeat(
             ledger,
@@ -51,24 +60,26 @@ def run(job_id: str, attempt: int) -> None:
             every_seconds=settings.heartbeat_seconds,
             stall_seconds=settings.stall_seconds,
         ) as heartbeat:
-            _work(claim, ledger, heartbeat)
+            ended = _work(claim, ledger, heartbeat)
     except LeaseLost:
-        log.warning("job %s attempt %d lost its lease; what it did is thrown away", job_id, attempt)
+        ended = {"outcome": "lost"}
+    level = logging.INFO if ended["outcome"] in ("committed", "cancelled") else logging.WARNING
+    log.log(level, "attempt ended", extra={**ended, "seconds": round(time.monotonic() - began, 3)})
 
 
-def _work(claim: Claim, ledger: Ledger, heartbeat: Heartbeat) -> None:
+def _work(claim: Claim, ledger: Ledger, heartbeat: Heartbeat) -> dict[str, str]:
+    """How it ended, in words for the log. Raises LeaseLost."""
     error: AscribeError
     try:
         from worker import pipeline
 
-        manifest = pipeline.run(
-            claim.spec, _bench(), Reporter(_Line(claim, ledger, heartbeat)), _Staging(claim, ledger)
-        )
+        reporter = Reporter(_Line(claim, ledger, heartbeat), max_seconds=_settings().max_job_seconds)
+        manifest = pipeline.run(claim.spec, _bench(), reporter, _Staging(claim, ledger))
         _insist(lambda: ledger.commit(claim, manifest))
-        return
+        return {"outcome": "committed"}
     except Cancelled:
         _insist(lambda: ledger.cancelled(claim))
-        return
+        return {"outcome": "cancelled"}
     except LeaseLost:
         raise
     except AscribeError as raised:
@@ -76,28 +87,32 @@ def _work(claim: Claim, ledger: Ledger, heartbeat: Heartbeat) -> None:
     except MemoryError:
         error = OutOfMemory("the job needs more memory than this worker has: use fewer rows or a smaller model")
     except Exception as raised:
-        log.exception("job %s attempt %d", claim.job_id, claim.attempt)
+        log.exception("an error of ours")
         error = _explain(raised)
-    log.warning("job %s attempt %d failed: %s", claim.job_id, claim.attempt, error.code)
     _insist(lambda: ledger.fail(claim, JobError.of(error)))
+    return {"outcome": "failed", "code": error.code}
 
 
 def _explain(raised: Exception) -> AscribeError:
     if "can't allocate memory" in str(raised) or type(raised).__name__ == "OutOfMemoryError":
         return OutOfMemory("the job needs more memory than this worker has: use fewer rows or a smaller model")
-    return InternalError(f"an error of ours ({type(raised).__name__}); the worker's log has the traceback")
+    return InternalError(f"an error of ours ({type(raised).__name__}); the worker's log says where")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Line:
     """Progress to the ledger. A short outage of Redis does not end the job: the heartbeat knows when it is too long."""
 
     claim: Claim
     ledger: Ledger
     heartbeat: Heartbeat
+    phase: Phase | None = None
 
     def __call__(self, progress: Progress) -> bool:
         self.heartbeat.moved()
+        if progress.phase != self.phase:
+            self.phase = progress.phase
+            log.info("phase began", extra={"phase": progress.phase.value, "total": progress.total})
         if self.heartbeat.lost.is_set():
             raise LeaseLost
         try:

@@ -1,31 +1,38 @@
 """The ``ascribe`` command.
 
-Exit codes: 0 done, 1 the API could not be reached or refused, 2 a wrong command line or spec, and from
-``submit --wait`` 3 the job failed, 4 it was cancelled, 5 it was not waited for any longer.
+Exit codes: 0 done, 1 the API could not be reached or refused, 2 a wrong command line, file or spec, and from
+``submit --wait`` and ``watch`` 3 the job failed, 4 it was cancelled, 5 it was not waited for any longer.
 """
 
 from __future__ import annotations
 
 import stamina
 
-from ascribe.cli import jobs, results, service
+from ascribe.cli import compare, jobs, results, service, submit
 from ascribe.cli.app import app
+from ascribe.cli.cache import cache
 from ascribe.cli.up import up
 
 for command in (
     up,
-    jobs.submit,
-    jobs.validate,
+    submit.init,
+    submit.validate,
+    submit.submit,
+    submit.watch,
     jobs.jobs,
     jobs.show,
     results.scores,
+    results.download,
     results.report,
+    compare.compare,
     jobs.cancel,
     jobs.delete,
+    service.upload,
     service.methods,
     service.version,
 ):
     app.command()(command)
+app.add_typer(cache, name="cache")
 
 
 def main() -> None:

@@ -9,19 +9,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ascribe.cli.exits import CANCELLED, FAILED, OTHER, TIMEOUT, WRONG_INPUT
 from ascribe.cli.output import complain
 from ascribe.client import Client
-from ascribe.client.errors import ClientError, Invalid, JobCancelled, JobFailed, JobTimeout
-from ascribe.embedded.child import StackError
+from ascribe.client.errors import ClientError, FileProblem, Invalid, JobCancelled, JobFailed, JobTimeout
+from ascribe.errors import StorageFailed
 
-OTHER, WRONG_INPUT, FAILED, CANCELLED, TIMEOUT = 1, 2, 3, 4, 5
 EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (Invalid, WRONG_INPUT),
+    (FileProblem, WRONG_INPUT),
     (JobFailed, FAILED),
     (JobCancelled, CANCELLED),
     (JobTimeout, TIMEOUT),
     (ClientError, OTHER),
-    (StackError, OTHER),
+    (StorageFailed, OTHER),
 )
 
 MakeClient = Callable[[], Client]
@@ -49,7 +50,7 @@ app = typer.Typer(
 
 @app.callback(
     epilog="Start with [bold]ascribe up --data FOLDER[/bold] in one terminal, then "
-    "[bold]ascribe submit spec.json --wait[/bold] in another."
+    "[bold]ascribe submit spec.yaml --wait[/bold] in another."
 )
 def root(
     context: typer.Context,

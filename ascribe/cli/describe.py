@@ -34,7 +34,7 @@ def job_facts(job: Job) -> dict[str, object]:
         "name": job.spec.name,
         "status": job.status,
         "method": method(job.spec),
-        "model": f"{job.spec.model.base} + {job.spec.model.adapter}",
+        "model": " + ".join(filter(None, (job.spec.model.base, job.spec.model.adapter))),
         "created": moment(job.created_at),
         "started": job.started_at and moment(job.started_at),
         "finished": job.finished_at and moment(job.finished_at),

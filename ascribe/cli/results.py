@@ -1,4 +1,4 @@
-"""Commands about what a job found: scores, report."""
+"""Commands about what a job found: scores, download, report."""
 
 from __future__ import annotations
 
@@ -9,22 +9,33 @@ from typing import Annotated
 import typer
 
 from ascribe.cli.app import client_of
-from ascribe.cli.jobs import AsJson, JobId
+from ascribe.cli.arguments import AsJson, JobId, TrainId, ValidationId, Vector, VectorName
 from ascribe.cli.output import note, print_json, print_table
-from ascribe.client import Order, ScoredRows
-from ascribe.result import MEAN, SELF_INFLUENCE, TRAIN_LOSS
+from ascribe.client import Format, Order, ScoredRows
+
+FORMATS: dict[str, Format] = {
+    ".jsonl": "ndjson",
+    ".ndjson": "ndjson",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+}
 
 
 class Direction(StrEnum):
     PROPONENTS = "proponents"
     OPPONENTS = "opponents"
+    ABSOLUTE = "absolute"
     BOTH = "both"
 
 
-class Vector(StrEnum):
-    MEAN = MEAN
-    SELF_INFLUENCE = SELF_INFLUENCE
-    TRAIN_LOSS = TRAIN_LOSS
+DIRECTIONS: dict[Direction, tuple[Order, ...]] = {
+    Direction.PROPONENTS: ("proponents",),
+    Direction.OPPONENTS: ("opponents",),
+    Direction.ABSOLUTE: ("absolute",),
+    Direction.BOTH: ("opponents", "proponents"),
+}
 
 
 def scores(
@@ -32,12 +43,15 @@ def scores(
     job: JobId,
     top: Annotated[int, typer.Option(min=1, help="So many rows of each kind.")] = 10,
     order: Annotated[
-        Direction, typer.Option(help="Most positive rows (proponents), most negative (opponents), or both.")
+        Direction,
+        typer.Option(
+            help="Most positive rows (proponents), most negative (opponents), both, or the largest of either sign "
+            "(absolute)."
+        ),
     ] = Direction.BOTH,
-    validation_id: Annotated[
-        str | None, typer.Option(help="Scores for this one validation row in place of the mean.")
-    ] = None,
-    vector: Annotated[Vector, typer.Option(help="Which numbers.")] = Vector.MEAN,
+    validation_id: ValidationId = None,
+    train_id: TrainId = None,
+    vector: VectorName = Vector.MEAN,
     as_json: AsJson = False,
 ) -> None:
     """Show the train rows that matter most, with their texts.
@@ -51,19 +65,59 @@ def scores(
 
       ascribe scores job_0197... --order opponents --validation-id q1 --json
     """
-    wanted: tuple[Order, ...] = ("opponents", "proponents")
-    if order is not Direction.BOTH:
-        wanted = ("proponents",) if order is Direction.PROPONENTS else ("opponents",)
     with client_of(context) as client:
         found = {
-            kind: client.scores(job, vector=vector, validation_id=validation_id, order=kind, top_k=top)
-            for kind in wanted
+            kind: client.scores(
+                job, vector=vector.value, validation_id=validation_id, train_id=train_id, order=kind, top_k=top
+            )
+            for kind in DIRECTIONS[order]
         }
     if as_json:
         print_json({kind: [row.model_dump() for row in rows] for kind, rows in found.items()})
         return
     for kind, rows in found.items():
         print_scores(title(kind, vector), rows)
+
+
+def download(
+    context: typer.Context,
+    job: JobId,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help=f"File to write; its ending chooses the format: {' '.join(FORMATS)}."),
+    ],
+    order: Annotated[Direction | None, typer.Option(help="Left out: as in the train set.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Only so many rows. Left out: all.")] = None,
+    validation_id: ValidationId = None,
+    train_id: TrainId = None,
+    vector: VectorName = Vector.MEAN,
+) -> None:
+    """Save scores with their texts as JSON lines, CSV, Parquet or an Arrow stream, however many there are.
+
+    Examples:
+
+      ascribe download job_0197... -o scores.parquet
+
+      ascribe download job_0197... -o matrix.csv --vector all
+    """
+    form = FORMATS.get(output.suffix.lower())
+    if form is None:
+        raise typer.BadParameter(f"the file's name must end in one of {' '.join(FORMATS)}")
+    if order is Direction.BOTH:
+        raise typer.BadParameter("one file has one order: proponents, opponents or absolute")
+    kind = DIRECTIONS[order][0] if order else None
+    with client_of(context) as client:
+        client.download(
+            job,
+            output,
+            format=form,
+            vector=vector.value,
+            validation_id=validation_id,
+            train_id=train_id,
+            order=kind,
+            top_k=top,
+        )
+    note(f"wrote {output}")
 
 
 def report(
@@ -86,6 +140,8 @@ def report(
 
 def title(kind: Order, vector: Vector) -> str:
     """What the table shows, in words that fit the vector: only mean scores have proponents."""
+    if kind == "absolute":
+        return "largest, whatever the sign"
     if vector is Vector.MEAN:
         meaning = "more weight lowers" if kind == "proponents" else "more weight raises"
         return f"{kind}: {meaning} the validation loss"

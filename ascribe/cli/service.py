@@ -1,13 +1,30 @@
-"""Commands about the service itself: methods, version."""
+"""Commands about the service itself: upload, methods, version."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 import ascribe
 from ascribe.cli.app import client_of
-from ascribe.cli.output import print_facts, print_json
+from ascribe.cli.output import note, print_facts, print_json, say
 from ascribe.client.errors import ClientError
+
+
+def upload(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .jsonl, .csv or .parquet.")],
+) -> None:
+    """Send a dataset to the API. Prints its id to stdout; the same content has the same id.
+
+    Example: DATA=$(ascribe upload train.jsonl)
+    """
+    with client_of(context) as client:
+        dataset = client.upload(file)
+    say(dataset)
+    note(f"in a spec: source: {{kind: dataset, id: {dataset}}}")
 
 
 def methods(context: typer.Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -12,8 +13,8 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from ascribe.cli.output import note, say
-from ascribe.embedded.host import require_extra
+from ascribe.cli.exits import OTHER
+from ascribe.cli.output import complain, note, say
 
 
 def up(
@@ -47,20 +48,29 @@ def up(
 
       ascribe up --data /srv/models --port 8000 --workers 2
     """
-    require_extra()
-    from ascribe.embedded import Stack
+    if os.name == "nt":
+        complain("`ascribe up` runs on Linux and macOS; from Windows, talk to an API there: set ASCRIBE_URL")
+        raise typer.Exit(OTHER)
+    # Only here: the other commands run where there is no fcntl, and without the extra.
+    from ascribe.embedded.child import StackError
+    from ascribe.embedded.host import require_extra
+    from ascribe.embedded.stack import Stack
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asked to be left alone
             signal.signal(number, _interrupt)
-    stack = Stack(data, cache_dir=cache, state_dir=state, port=port, workers=workers)
     try:
+        require_extra()
+        stack = Stack(data, cache_dir=cache, state_dir=state, port=port, workers=workers)
         note("starting the server, the API and the workers; the first time takes up to a minute")
         with stack:
             print_welcome(stack.url, stack.log_dir, stack.data_root)
             stack.supervise(note)
     except KeyboardInterrupt:
         note("ended; jobs and results are kept for the next `ascribe up`")
+    except StackError as error:
+        complain(str(error))
+        raise typer.Exit(OTHER) from None
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -74,7 +84,7 @@ def print_welcome(url: str, logs: Path, data_root: Path) -> None:
         "docs": f"{url}/docs",
         "data root": str(data_root),
         "logs": str(logs),
-        "next": "ascribe submit spec.json --wait   (in another terminal)",
+        "next": "ascribe submit spec.yaml --wait   (in another terminal)",
         "end": "Ctrl-C",
     }
     console = Console(highlight=False)

@@ -1,4 +1,4 @@
-"""The Python client: submit a job, wait for it, read its scores.
+"""The client that waits in place.
 
 with ascribe.Client() as client:
     job = client.create_and_wait(spec)
@@ -7,56 +7,51 @@ with ascribe.Client() as client:
 
 from __future__ import annotations
 
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import httpx
-from pydantic import BaseModel
 
+from ascribe.client import arrow, files, requests
 from ascribe.client.discovery import find_url
-from ascribe.client.errors import ClientError, JobCancelled, JobFailed, JobTimeout
-from ascribe.client.http import Connection, parse, retry_after
+from ascribe.client.errors import ClientError
+from ascribe.client.http import Connection
+from ascribe.client.messages import (
+    Document,
+    Format,
+    JobSummary,
+    Page,
+    QueryOptions,
+    Request,
+    ScoredRows,
+    Selection,
+    Spec,
+)
+from ascribe.client.policy import Policy
+from ascribe.client.waiting import Deadline, Seen, look, succeeded
+from ascribe.event import Event
 from ascribe.job import Job, JobState
-from ascribe.result import MEAN, Diagnostics, ScoredRow, Summary
-from ascribe.spec import JobSpec
+from ascribe.result import ScoredRow
+from ascribe.spec import DatasetSpec
 
-Order = Literal["row", "proponents", "opponents"]
-ScoredRows: TypeAlias = list[ScoredRow]
-Document: TypeAlias = dict[str, Any]
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
 
-POLL_SECONDS = 1.0
-LONGEST_POLL_SECONDS = 10.0
-
-
-class JobSummary(Summary):
-    """What ``GET /v1/jobs/{id}/summary`` answers."""
-
-    diagnostics: Diagnostics
-
-
-class _JobPage(BaseModel):
-    data: list[Job]
-    has_more: bool
-    last_id: str | None = None
-
-
-class _ScorePage(BaseModel):
-    data: list[ScoredRow]
-    has_more: bool
-    next_after: int | str | None = None
+T = TypeVar("T")
 
 
 class Client:
     """A connection to one Ascribe API; thread-safe, to be closed or used in a ``with``.
 
     ``url``: the API; left out, ``ASCRIBE_URL``, else what ``ascribe up`` left on this machine, else port 8000 here.
-    ``api_key``: left out, ``ASCRIBE_API_KEY``. ``timeout``: seconds of one request. ``transport``: an httpx
-    transport, for tests. Every method raises :class:`ascribe.client.errors.ClientError` or a subclass.
+    ``api_key``: left out, ``ASCRIBE_API_KEY``. ``timeout``: seconds of one request. ``retry_seconds``: how long what
+    may pass (no connection, 429, 502, 503, 504) is tried again. ``transport``: an httpx transport, for tests. Every
+    method raises :class:`ascribe.client.errors.ClientError` or a subclass.
     """
 
     def __init__(
@@ -68,14 +63,9 @@ class Client:
         retry_seconds: float = 15.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.url = url or find_url()
-        self._connection = Connection(
-            self.url,
-            api_key=api_key or os.environ.get("ASCRIBE_API_KEY"),
-            timeout=timeout,
-            retry_seconds=retry_seconds,
-            transport=transport,
-        )
+        policy = Policy(url or find_url(), api_key=api_key, timeout=timeout, retry_seconds=retry_seconds)
+        self.url = policy.url
+        self._connection = Connection(policy, transport)
 
     def __enter__(self) -> Self:
         return self
@@ -89,17 +79,23 @@ class Client:
         self._connection.close()
 
     # -- jobs ---------------------------------------------------------------------------------------------------
-    def create(self, spec: JobSpec | Mapping[str, Any], *, idempotency_key: str | None = None) -> Job:
+    def create(self, spec: Spec, *, idempotency_key: str | None = None) -> Job:
         """Submit a job. With the same key and spec the same job comes back, however often this is called."""
-        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return parse(Job, self._connection.send("POST", "/v1/jobs", json=_body(spec), headers=headers))
+        return self._connection.send(requests.create(spec, idempotency_key))
 
-    def validate(self, spec: JobSpec | Mapping[str, Any]) -> Document:
+    def validate(self, spec: Spec) -> Document:
         """A dry run: every check that submitting makes, and what would run. Nothing is recorded."""
-        return parse(Document, self._connection.send("POST", "/v1/jobs:validate", json=_body(spec)))
+        return self._connection.send(requests.validate(spec))
+
+    def query(self, job_id: str, validation: Mapping[str, Any] | DatasetSpec, **more: Unpack[QueryOptions]) -> Job:
+        """Ask a job that succeeded about new validation rows: a job of its own, on what is kept of the first one.
+
+        ``validation``: a dataset, as in a spec.
+        """
+        return self._connection.send(requests.query(job_id, validation, more))
 
     def get(self, job_id: str) -> Job:
-        return parse(Job, self._connection.send("GET", _path(job_id)))
+        return self._connection.send(requests.get(job_id))
 
     def list(
         self,
@@ -110,51 +106,37 @@ class Client:
         limit: int | None = None,
     ) -> Iterator[Job]:
         """Jobs, newest first, at most ``limit``; pages are fetched as they are needed."""
-        query = _given(status=status, model=model, limit=min(limit or 100, 100))
-        query |= {f"label.{key}": value for key, value in (labels or {}).items()}
-        seen = 0
-        while True:
-            page = parse(_JobPage, self._connection.send("GET", "/v1/jobs", params=query))
-            for job in page.data:
-                yield job
-                seen += 1
-                if seen == limit:
-                    return
-            if not page.has_more or page.last_id is None:
-                return
-            query["after"] = page.last_id
+        return self._rows(requests.jobs(status, model, labels, limit))
+
+    def events(self, job_id: str) -> Iterator[Event]:
+        """What has happened to the job so far, in order."""
+        return self._rows(requests.events(job_id))
 
     def cancel(self, job_id: str) -> Job:
         """Ask the job to stop; a running one stops within one batch. No error when it has already ended."""
-        return parse(Job, self._connection.send("POST", _path(job_id, ":cancel")))
+        return self._connection.send(requests.cancel(job_id))
 
     def delete(self, job_id: str) -> None:
         """Remove a job that has ended, and its scores."""
-        self._connection.send("DELETE", _path(job_id))
+        self._connection.send(requests.delete(job_id))
 
     def wait(
         self, job_id: str, *, timeout: float | None = None, on_progress: Callable[[Job], None] | None = None
     ) -> Job:
-        """Poll until the job has ended, however it ended; ``on_progress`` sees every poll. Raises JobTimeout."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        """The job once it has ended, however it ended; ``on_progress`` sees every look at it. Raises JobTimeout."""
+        deadline = Deadline(timeout)
+        seen: Seen | None = None
         while True:
-            response = self._connection.send("GET", _path(job_id))
-            job = parse(Job, response)
+            seen = self._connection.send(look(job_id, seen, deadline.left(), every_change=on_progress is not None))
             if on_progress:
-                on_progress(job)
-            if job.status.terminal:
-                return job
-            pause = min(retry_after(response) or POLL_SECONDS, LONGEST_POLL_SECONDS)
-            if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise JobTimeout(job, timeout or 0)
-                pause = min(pause, left)
-            time.sleep(pause)
+                on_progress(seen.job)
+            if seen.job.status.terminal:
+                return seen.job
+            time.sleep(deadline.pause(seen))
 
     def create_and_wait(
         self,
-        spec: JobSpec | Mapping[str, Any],
+        spec: Spec,
         *,
         idempotency_key: str | None = None,
         timeout: float | None = None,
@@ -165,68 +147,84 @@ class Client:
         return succeeded(self.wait(created.id, timeout=timeout, on_progress=on_progress))
 
     # -- results ------------------------------------------------------------------------------------------------
-    def scores(
+    def scores(self, job_id: str, **which: Unpack[Selection]) -> ScoredRows:
+        """The scores that ``which`` selects, with id, label and text of their rows; see :class:`Selection`."""
+        return [*self.iter_scores(job_id, **which)]
+
+    def iter_scores(self, job_id: str, **which: Unpack[Selection]) -> Iterator[ScoredRow]:
+        """The same one by one; pages are fetched as they are needed."""
+        return self._rows(requests.scores(job_id, which))
+
+    def scores_batches(self, job_id: str, **which: Unpack[Selection]) -> Iterator[pyarrow.RecordBatch]:
+        """The same as Arrow record batches as they come: memory for one batch, however many rows there are.
+
+        Needs the extra ``arrow``. Raises MissingExtra.
+        """
+        arrow.require("pyarrow", "arrow")
+        with self._connection.stream(requests.scores_stream(job_id, "arrow", which)) as pieces:
+            yield from arrow.batches(lambda: next(pieces, b""))
+
+    def scores_table(self, job_id: str, **which: Unpack[Selection]) -> pyarrow.Table:
+        """The same in one Arrow table. Needs the extra ``arrow``. Raises MissingExtra."""
+        arrow.require("pyarrow", "arrow")
+        with self._connection.stream(requests.scores_stream(job_id, "arrow", which)) as pieces:
+            return arrow.table(lambda: next(pieces, b""))
+
+    def scores_frame(self, job_id: str, **which: Unpack[Selection]) -> pandas.DataFrame:
+        """The same as a data frame. Needs the extra ``pandas``. Raises MissingExtra."""
+        arrow.require("pandas", "pandas")
+        return self.scores_table(job_id, **which).to_pandas()
+
+    def download(
         self,
         job_id: str,
+        path: str | PathLike[str],
         *,
-        vector: str = MEAN,
-        validation_id: str | None = None,
-        order: Order | None = None,
-        top_k: int | None = None,
-    ) -> ScoredRows:
-        """Score of every train row, or of the ``top_k`` highest; ``order`` may ask for another end.
-
-        ``vector``: ``mean`` over the validation rows, ``self_influence`` or ``train_loss``. ``validation_id``: the
-        scores for that one validation row in place of the mean.
-        """
-        query = _given(vector=vector, validation_id=validation_id, order=order, top_k=top_k, limit=1000)
-        rows: ScoredRows = []
-        while True:
-            page = parse(_ScorePage, self._connection.send("GET", _path(job_id, "/scores"), params=query))
-            rows += page.data
-            if not page.has_more or page.next_after is None:
-                return rows
-            query["after"] = page.next_after
+        format: Format = "parquet",  # noqa: A002  # the word everyone looks for
+        **which: Unpack[Selection],
+    ) -> Path:
+        """Write the same to a file, which is there only once it is whole. Memory stays small. Raises FileProblem."""
+        target = Path(path)
+        with (
+            self._connection.stream(requests.scores_stream(job_id, format, which)) as pieces,
+            files.landing(target) as file,
+        ):
+            for piece in pieces:
+                file.write(piece)
+        return target
 
     def summary(self, job_id: str) -> JobSummary:
-        return parse(JobSummary, self._connection.send("GET", _path(job_id, "/summary")))
+        return self._connection.send(requests.summary(job_id))
 
     def report(self, job_id: str) -> str:
         """One self-contained HTML page."""
-        return self._connection.send("GET", _path(job_id, "/report")).text
+        return self._connection.send(requests.report(job_id))
 
     # -- the service --------------------------------------------------------------------------------------------
+    def upload(self, path: str | PathLike[str]) -> str:
+        """Send a dataset (JSONL, CSV or Parquet, by its ending); the id to name it by. Raises FileProblem.
+
+        The id follows from the content: the same file again is the same dataset.
+        """
+        return self._connection.send(requests.upload(Path(path)))
+
     def methods(self) -> Document:
         """Curvatures, solvers and which go together."""
-        return parse(Document, self._connection.send("GET", "/v1/methods"))
+        return self._connection.send(requests.methods())
 
     def version(self) -> Document:
-        return parse(Document, self._connection.send("GET", "/version"))
+        return self._connection.send(requests.version())
 
     def ready(self) -> bool:
         """Whether the API takes jobs now. Asks once and raises nothing when it does not answer."""
         try:
-            return self._connection.send_once("GET", "/readyz").is_success
+            return self._connection.send_once(requests.ready())
         except ClientError:
             return False
 
-
-def succeeded(job: Job) -> Job:
-    """The job itself when it succeeded. Raises JobFailed, JobCancelled."""
-    if job.status is JobState.FAILED:
-        raise JobFailed(job)
-    if job.status is JobState.CANCELLED:
-        raise JobCancelled(job)
-    return job
-
-
-def _path(job_id: str, rest: str = "") -> str:
-    return f"/v1/jobs/{quote(job_id, safe='')}{rest}"
-
-
-def _body(spec: JobSpec | Mapping[str, Any]) -> Document:
-    return spec.model_dump(mode="json") if isinstance(spec, JobSpec) else dict(spec)
-
-
-def _given(**values: Any) -> Document:
-    return {name: value for name, value in values.items() if value is not None}
+    def _rows(self, part: Request[Page[T]]) -> Iterator[T]:
+        following: Request[Page[T]] | None = part
+        while following:
+            page = self._connection.send(following)
+            yield from page.data
+            following = page.following

@@ -24,6 +24,7 @@ class Running(BaseModel):
     url: str
     pid: int
     started_at: datetime
+    cache_dir: Path | None = None
 
 
 def default_state_dir() -> Path:
@@ -60,6 +61,12 @@ def find_url() -> str:
         return given
     running = read_running(default_state_dir())
     return running.url if running else DEFAULT_URL
+
+
+def find_cache_dir() -> Path:
+    """Where the workers of the running ``ascribe up`` keep gradients, else where one would unless told otherwise."""
+    running = read_running(default_state_dir())
+    return (running and running.cache_dir) or default_state_dir() / "cache"
 
 
 def _alive(pid: int) -> bool:

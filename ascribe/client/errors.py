@@ -3,6 +3,8 @@
 ClientError
 ├── NoConnection            nothing answered, or the answer never came
 ├── UnexpectedReply         something answered, and it is not an Ascribe API
+├── MissingExtra            a package that this call needs is not installed
+├── FileProblem             a file of the caller's own that cannot be read or written
 ├── ApiError                the API answered with a problem: status, code, request_id, errors (pointers)
 │   ├── BadRequest          400
 │   ├── Unauthorized        401, 403
@@ -22,6 +24,8 @@ ClientError
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ascribe.job import PROBLEM_BASE, Job, JobError, ProblemItem
 
 
@@ -35,6 +39,14 @@ class NoConnection(ClientError):
 
 class UnexpectedReply(ClientError):
     """The reply is not what an Ascribe API sends: a wrong address, a proxy's page, or another version."""
+
+
+class MissingExtra(ClientError):
+    """A package that this call needs is not installed; the message names the extra."""
+
+
+class FileProblem(ClientError):
+    """A file of the caller's own that cannot be read, sent or written."""
 
 
 class ApiError(ClientError):
@@ -162,10 +174,13 @@ def bare_problem(status: int, reason: str) -> JobError:
     )
 
 
-def describe(problem: JobError) -> str:
-    """Title, detail, each pointer with its message, and the request id: everything a person needs to act."""
+def describe(problem: JobError, *, where: Callable[[str], str] = lambda pointer: pointer or "/") -> str:
+    """Title, detail, each place with its message, and the request id: everything a person needs to act.
+
+    ``where`` puts a pointer into words.
+    """
     lines = [f"{problem.title}: {problem.detail}"]
-    lines += [f"  {item.pointer or '/'}: {item.message}" for item in problem.errors]
+    lines += [f"  {where(item.pointer)}: {item.message}" for item in problem.errors]
     if problem.request_id:
         lines.append(f"  request id: {problem.request_id}")
     return "\n".join(lines)

@@ -117,7 +117,8 @@ class Stack:
         undo.callback(lambda: guard.end(lambda: [child.ended() for child in self._children]))
         self._launch(guard)
         self._await_ready()
-        write_running(self.state_dir, Running(url=self.url, pid=os.getpid(), started_at=datetime.now(UTC)))
+        running = Running(url=self.url, pid=os.getpid(), started_at=datetime.now(UTC), cache_dir=self.cache_dir)
+        write_running(self.state_dir, running)
         undo.callback(remove_running, self.state_dir)
 
     def _launch(self, guard: Guard) -> None:
@@ -149,6 +150,7 @@ class Stack:
                 "ASCRIBE_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
                 "ASCRIBE_DATA_ROOT": str(self.data_root),
                 "ASCRIBE_CACHE_DIR": str(self.cache_dir),
+                "ASCRIBE_UPLOADS_DIR": str(self.state_dir / "uploads"),
                 "ASCRIBE_HOST": "127.0.0.1",
                 "ASCRIBE_PORT": str(port),
                 "OMP_NUM_THREADS": "1",

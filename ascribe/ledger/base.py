@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ascribe.event import Event
 from ascribe.job import Job, JobError, JobState, Progress
 from ascribe.result import Manifest
 from ascribe.spec import JobSpec
@@ -28,6 +29,7 @@ class Policy:
     ring_again_seconds: float = 15
     """After the first ring; each further one waits twice as long, up to 16 times, or a backlog fills the queue."""
     max_attempts: int = 3
+    max_queued_jobs: int = 1000
     result_ttl_seconds: float = 7 * 86400
     record_ttl_seconds: float = 30 * 86400
     idempotency_ttl_seconds: float = 86400
@@ -91,6 +93,26 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Pulse:
+    """What tells a follower of a job that there is something new to read."""
+
+    status: JobState
+    revision: int
+    events: int
+    """Number of the latest event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    jobs: Mapping[JobState, int]
+    """Records in each state."""
+    oldest_queued_seconds: float
+    """How long the job that waits longest has been in the queue; 0 without any."""
+    totals: Mapping[str, float]
+    """Since the ledger began: see :mod:`ascribe.ledger.totals`."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """A live worker and what its gradients depend on, so that a dry run can predict cache hits."""
 
@@ -117,11 +139,20 @@ class Ledger(Protocol):
         """Record the job, its outbox entry and its idempotency record in one step.
 
         The same ``job_id`` again is a replay too: the first reply was lost. Raises IdempotencyReused when the key
-        stands for another body.
+        stands for another body, QueueFull when ``max_queued_jobs`` wait already; a replay is answered even then.
         """
 
     def get(self, job_id: str) -> Job:
-        """Raises NotFound."""
+        """The record, its spec without inline rows. Raises NotFound."""
+
+    def spec(self, job_id: str) -> JobSpec:
+        """What was asked, inline rows and all. Raises NotFound."""
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
+        """The job's steps in order, those with a number above ``after``; the latest 256 are kept. Raises NotFound."""
+
+    def pulses(self, job_ids: Sequence[str]) -> Sequence[Pulse | None]:
+        """One for each job, None where there is no such job: small enough to ask for many, often."""
 
     def list(self, job_filter: JobFilter, *, after: str | None = None, limit: int = 20) -> Page:
         """Newest first; ``after`` is the id of the last job already seen."""
@@ -136,6 +167,12 @@ class Ledger(Protocol):
         """One committed vector or row list, in order, in chunks of at most 1 MiB whatever the chunks it was staged in.
 
         Raises NotReady, Expired, NotFound: at the call, and while reading when the result goes away.
+        """
+
+    def read_range(self, job_id: str, names: Sequence[str], offset: int, length: int) -> Sequence[bytes]:
+        """The same ``length`` bytes from ``offset`` on of each of these committed vectors, and no others of them.
+
+        Shorter where a vector ends before. Raises NotReady, Expired, NotFound.
         """
 
     # -- workers ----------------------------------------------------------------------------------------------
@@ -175,6 +212,9 @@ class Ledger(Protocol):
 
     def ping(self) -> None:
         """Raises QueueUnavailable."""
+
+    def counts(self) -> Counts:
+        """For metrics: counted inside the steps that change jobs, so that many processes agree and none forgets."""
 
     def register_worker(self, info: WorkerInfo, ttl_seconds: float) -> None: ...
 

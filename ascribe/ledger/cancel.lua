@@ -8,6 +8,7 @@ if not status then return false end
 if status == 'queued' then
   finish(id, 'cancelled', tonumber(ARGV[2]))
 elseif status == 'running' then
-  redis.call('HSET', job(id), 'status', 'cancelling')
+  enter(id, 'cancelling')
+  tell(id, 'cancel_requested')
 end
 return redis.call('HGETALL', job(id))

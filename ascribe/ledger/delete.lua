@@ -7,8 +7,7 @@ if not status then return 'no_job' end
 if not finished_at then return 'not_ended' end
 
 drop_scores(id)
-redis.call('DEL', job(id))
-redis.call('ZREM', JOBS, id)
-redis.call('ZREM', ENDED, id)
+redis.call('UNLINK', job(id), spec(id), events(id))
+forget(id)
 if idempotency ~= '' then redis.call('DEL', P .. 'idempotency:' .. idempotency) end
 return 'ok'

@@ -27,6 +27,7 @@ class Heartbeat:
     ) -> None:
         self._ledger = ledger
         self._claim = claim
+        self._ids = {"job_id": claim.job_id, "attempt": claim.attempt, "fence": claim.fence}
         self._lease_seconds = lease_seconds
         self._every_seconds = every_seconds
         self._stall_seconds = stall_seconds
@@ -55,7 +56,7 @@ class Heartbeat:
             if time.monotonic() - self._moved_at <= self._stall_seconds:
                 self._renew()
             if time.monotonic() - self._renewed_at > self._lease_seconds:
-                log.warning("job %s: not renewed for as long as its lease lasts, given up", self._claim.job_id)
+                log.warning("not renewed for as long as the lease lasts: given up", extra=self._ids)
                 self.lost.set()
 
     def _renew(self) -> None:
@@ -65,9 +66,9 @@ class Heartbeat:
                 self.cancel_requested.set()
             self._renewed_at = asked_at
         except QueueUnavailable as error:
-            log.warning("job %s: cannot renew, will try again: %s", self._claim.job_id, error.detail)
+            log.warning("cannot renew the lease, will try again", extra={**self._ids, "detail": error.detail})
         except LeaseLost:
-            log.warning("job %s: the lease was taken away", self._claim.job_id)
+            log.warning("the lease was taken away", extra=self._ids)
             self.lost.set()
         except Exception:
-            log.exception("job %s: cannot renew, will try again", self._claim.job_id)
+            log.exception("cannot renew the lease, will try again", extra=self._ids)

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
+from ascribe.event import Event, EventType
 from ascribe.job import Attempt, Job, JobError, JobState, Progress
 from ascribe.ledger import messages
 from ascribe.ledger.base import (
     Claim,
+    Counts,
     Created,
     IdempotencyKey,
     JobFilter,
     LeaseLost,
     Page,
     Policy,
+    Pulse,
     Reconciled,
     Ring,
     WorkerInfo,
 )
-from ascribe.ledger.chunks import rechunk
+from ascribe.ledger.chunks import pieces, rechunk
 from ascribe.ledger.memory_entry import LEASED, Entry, matches
+from ascribe.ledger.totals import FINISHED, LEASE_LOST, of_result
 from ascribe.result import Manifest
 from ascribe.spec import JobSpec
+from ascribe.view import SpecView
 
 
 class MemoryLedger:
@@ -38,6 +44,7 @@ class MemoryLedger:
         self._keys: dict[str, tuple[str, str, float]] = {}
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._gradients: dict[str, tuple[int, float]] = {}
+        self._totals: defaultdict[str, float] = defaultdict(float)
 
     # -- callers ----------------------------------------------------------------------------------------------
     def create(self, job_id: str, spec: JobSpec, idempotency: IdempotencyKey | None = None) -> Created:
@@ -50,8 +57,14 @@ class MemoryLedger:
                 return Created(self._entries[first].job, replayed=True)
             if job_id in self._entries:
                 return Created(self._entries[job_id].job, replayed=True)
-            job = Job(id=job_id, status=JobState.QUEUED, spec=spec, created_at=self._now(), attempt=1)
-            self._entries[job_id] = entry = Entry(job, ring_due=self._clock())
+            queued = sum(entry.job.status == JobState.QUEUED for entry in self._entries.values())
+            if queued >= self._policy.max_queued_jobs:
+                raise messages.queue_full(self._policy.max_queued_jobs)
+            now = self._now()
+            view = SpecView.of(spec)
+            job = Job(id=job_id, revision=1, status=JobState.QUEUED, spec=view, created_at=now, attempt=1)
+            self._entries[job_id] = entry = Entry(job, spec, ring_due=self._clock(), queued_at=self._clock())
+            entry.tell(EventType.CREATED, now)
             if idempotency:
                 entry.idempotency = idempotency.key
                 until = self._clock() + self._policy.idempotency_ttl_seconds
@@ -60,6 +73,19 @@ class MemoryLedger:
 
     def get(self, job_id: str) -> Job:
         return self._entry(job_id).job
+
+    def spec(self, job_id: str) -> JobSpec:
+        return self._entry(job_id).spec
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
+        with self._lock:
+            return [event for event in self._entry(job_id).events if event.id > after][:limit]
+
+    def pulses(self, job_ids: Sequence[str]) -> Sequence[Pulse | None]:
+        with self._lock:
+            self._forget_expired()
+            entries = [self._entries.get(job_id) for job_id in job_ids]
+            return [entry.pulse() if entry else None for entry in entries]
 
     def list(self, job_filter: JobFilter, *, after: str | None = None, limit: int = 20) -> Page:
         with self._lock:
@@ -76,6 +102,7 @@ class MemoryLedger:
                 self._finish(entry, JobState.CANCELLED)
             elif entry.job.status == JobState.RUNNING:
                 entry.change(status=JobState.CANCELLING)
+                entry.tell(EventType.CANCEL_REQUESTED, self._now())
             return entry.job
 
     def delete(self, job_id: str) -> None:
@@ -86,6 +113,14 @@ class MemoryLedger:
             self._forget(job_id)
 
     def read(self, job_id: str, name: str) -> Iterator[bytes]:
+        return (chunk for chunk in self._chunks(job_id, name) if chunk)
+
+    def read_range(self, job_id: str, names: Sequence[str], offset: int, length: int) -> Sequence[bytes]:
+        chunks = [self._chunks(job_id, name) for name in names]
+        where = list(pieces(offset, length))
+        return [b"".join(part[begin:end] for i, begin, end in where for part in stored[i : i + 1]) for stored in chunks]
+
+    def _chunks(self, job_id: str, name: str) -> tuple[bytes, ...]:
         with self._lock:
             entry = self._entry(job_id)
             if entry.job.status != JobState.SUCCEEDED:
@@ -95,7 +130,7 @@ class MemoryLedger:
                 raise messages.expired()
             if name not in entry.scores:
                 raise messages.no_vector()
-            return (chunk for chunk in entry.scores[name] if chunk)
+            return entry.scores[name]
 
     # -- workers ----------------------------------------------------------------------------------------------
     def claim(self, job_id: str, attempt: int, worker: str) -> Claim | None:
@@ -109,7 +144,8 @@ class MemoryLedger:
             begun = Attempt(number=attempt, worker=worker, started_at=self._now())
             attempts = (*entry.job.attempts, begun)
             entry.change(status=JobState.RUNNING, started_at=begun.started_at, attempts=attempts)
-            return Claim(job_id, attempt, entry.fence, worker, entry.job.spec)
+            entry.tell(EventType.STARTED, begun.started_at)
+            return Claim(job_id, attempt, entry.fence, worker, entry.spec)
 
     def renew(self, claim: Claim) -> bool:
         with self._lock:
@@ -120,7 +156,10 @@ class MemoryLedger:
     def progress(self, claim: Claim, progress: Progress) -> bool:
         with self._lock:
             cancelling = self.renew(claim)
-            self._owned(claim).change(progress=progress.model_copy(update={"updated_at": self._now()}))
+            entry, now = self._owned(claim), self._now()
+            if entry.job.progress is None or entry.job.progress.phase != progress.phase:
+                entry.tell(EventType.PHASE, now, progress.phase)
+            entry.change(progress=progress.model_copy(update={"updated_at": now}))
             return cancelling
 
     def stage(self, claim: Claim, name: str, chunks: Iterable[bytes]) -> None:
@@ -142,6 +181,8 @@ class MemoryLedger:
             lifetime = min(self._policy.result_ttl_seconds, self._policy.record_ttl_seconds)
             entry.result_until = self._clock() + lifetime
             entry.change(result=manifest)
+            for total, amount in of_result(claim.spec.solver.kind, manifest).items():
+                self._totals[total] += amount
             self._end(entry, JobState.SUCCEEDED)
 
     def fail(self, claim: Claim, error: JobError) -> None:
@@ -180,6 +221,14 @@ class MemoryLedger:
 
     def ping(self) -> None:
         """Memory always answers."""
+
+    def counts(self) -> Counts:
+        with self._lock:
+            self._forget_expired()
+            entries = self._entries.values()
+            states = Counter(entry.job.status for entry in entries)
+            since = min((e.queued_at for e in entries if e.job.status == JobState.QUEUED), default=self._clock())
+            return Counts({s: states[s] for s in JobState}, self._clock() - since, dict(self._totals))
 
     def register_worker(self, info: WorkerInfo, ttl_seconds: float) -> None:
         with self._lock:
@@ -235,9 +284,13 @@ class MemoryLedger:
             entry.scores.clear()
         entry.expires_at = self._clock() + self._policy.record_ttl_seconds
         entry.change(status=status, finished_at=self._now())
+        entry.tell(EventType(status), self._now(), entry.job.error.code if entry.job.error else "")
+        self._totals[f"{FINISHED}/{entry.spec.solver.kind}/{status}"] += 1
 
     def _take_away(self, entry: Entry) -> None:
         entry.close_attempt("lost", self._now())
+        entry.tell(EventType.LEASE_LOST, self._now())
+        self._totals[LEASE_LOST] += 1
         if entry.job.status == JobState.CANCELLING:
             self._finish(entry, JobState.CANCELLED)
         elif entry.job.attempt >= self._policy.max_attempts:
@@ -245,8 +298,9 @@ class MemoryLedger:
             self._finish(entry, JobState.FAILED)
         else:
             entry.scores.clear()
-            entry.rings, entry.ring_due = 0, self._clock()
+            entry.rings, entry.ring_due, entry.queued_at = 0, self._clock(), self._clock()
             entry.change(status=JobState.QUEUED, attempt=entry.job.attempt + 1, progress=None)
+            entry.tell(EventType.REQUEUED, self._now())
 
     def _forget_expired(self) -> None:
         now = self._clock()

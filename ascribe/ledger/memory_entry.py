@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ascribe.event import MAX_EVENTS, Event, EventType, make_event
 from ascribe.job import Job, JobState
-from ascribe.ledger.base import JobFilter
+from ascribe.ledger.base import JobFilter, Pulse
+from ascribe.spec import JobSpec
 
 LEASED = (JobState.RUNNING, JobState.CANCELLING)
 
@@ -16,7 +19,9 @@ class Entry:
     """The record, and what it does not show. Times are seconds of the ledger's clock."""
 
     job: Job
+    spec: JobSpec
     ring_due: float
+    queued_at: float
     rings: int = 0
     fence: int = 0
     lease_until: float = 0
@@ -24,10 +29,18 @@ class Entry:
     result_until: float = 0
     idempotency: str | None = None
     scores: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=MAX_EVENTS))
 
     def change(self, **fields: object) -> None:
         """Records are frozen: a change is a new one."""
-        self.job = self.job.model_copy(update=fields)
+        self.job = self.job.model_copy(update={**fields, "revision": self.job.revision + 1})
+
+    def tell(self, kind: EventType, now: datetime, detail: str = "") -> None:
+        number = self.events[-1].id + 1 if self.events else 1
+        self.events.append(make_event(self.job.id, number, kind, now, self.job.attempt, detail))
+
+    def pulse(self) -> Pulse:
+        return Pulse(self.job.status, self.job.revision, self.events[-1].id)
 
     def close_attempt(self, outcome: str, now: datetime) -> None:
         *before, last = self.job.attempts

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from ascribe.errors import Conflict, Expired, IdempotencyReused, InternalError, NotFound, NotReady, WorkerLost
+from ascribe.errors import (
+    Conflict,
+    Expired,
+    IdempotencyReused,
+    InternalError,
+    NotFound,
+    NotReady,
+    QueueFull,
+    WorkerLost,
+)
 from ascribe.job import JobError, JobState
 
 _NOT_READY = {
@@ -40,6 +49,10 @@ def not_cancelling() -> Conflict:
 
 def not_staged() -> InternalError:
     return InternalError("The result names vectors that are not staged: nothing was committed.")
+
+
+def queue_full(limit: int) -> QueueFull:
+    return QueueFull(f"{limit} jobs are queued, the limit max_queued_jobs: wait for some to end, or add workers.")
 
 
 def idempotency_reused() -> IdempotencyReused:

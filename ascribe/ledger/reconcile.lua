@@ -11,16 +11,20 @@ for _, id in ipairs(due(RUNNING)) do
   local status, attempt = unpack(redis.call('HMGET', job(id), 'status', 'attempt'))
   close_attempt(id, 'lost')
   drop_scores(id)
+  tell(id, 'lease_lost')
+  count('lease_lost', 1)
   if status == 'cancelling' then
     finish(id, 'cancelled', record_ttl)
   elseif tonumber(attempt) >= max_attempts then
     local detail = string.gsub(ARGV[4], '{attempts}', attempt)
     redis.call('HSET', job(id), 'error', detail)
-    finish(id, 'failed', record_ttl)
+    finish(id, 'failed', record_ttl, cjson.decode(detail).code)
     table.insert(failed, id)
   else
-    redis.call('HSET', job(id), 'status', 'queued', 'attempt', attempt + 1, 'rings', 0)
-    redis.call('HDEL', job(id), 'progress', 'progress_at')
+    redis.call('HSET', job(id), 'attempt', attempt + 1, 'rings', 0)
+    redis.call('HDEL', job(id), 'phase', 'progress', 'progress_at')
+    enter(id, 'queued')
+    tell(id, 'requeued')
     redis.call('ZREM', RUNNING, id)
     redis.call('ZADD', QUEUED, NOW, id)
     table.insert(requeued, id)
@@ -35,9 +39,6 @@ for _, id in ipairs(due(QUEUED)) do
   table.insert(rings, { id, tonumber(redis.call('HGET', job(id), 'attempt')) })
 end
 
-for _, id in ipairs(due(ENDED)) do
-  redis.call('ZREM', ENDED, id)
-  redis.call('ZREM', JOBS, id)
-end
+for _, id in ipairs(due(ENDED)) do forget(id) end
 
 return { rings, requeued, failed }

@@ -11,27 +11,36 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from ascribe.errors import NotFound
+from ascribe.event import Event
 from ascribe.job import Job, JobError, JobState, Progress
 from ascribe.ledger import messages
 from ascribe.ledger.base import (
     Claim,
+    Counts,
     Created,
     IdempotencyKey,
     JobFilter,
     LeaseLost,
     Page,
     Policy,
+    Pulse,
     Reconciled,
     Ring,
     WorkerInfo,
 )
-from ascribe.ledger.chunks import rechunk
+from ascribe.ledger.chunks import CHUNK_BYTES, pieces, rechunk
 from ascribe.ledger.redis_client import Scripts, answering, connect
-from ascribe.ledger.redis_record import FILTER_FIELDS, matches, pairs, to_job
+from ascribe.ledger.redis_record import FILTER_FIELDS, PULSE_FIELDS, matches, pairs, to_event, to_job, to_pulse
+from ascribe.ledger.totals import of_result
 from ascribe.result import Manifest
 from ascribe.spec import JobSpec
+from ascribe.view import SpecView
 
+LAYOUT = "2"
+"""Part of every key: a release that lays out records in another way must not meet old ones."""
 LIST_BATCH = 200
+RANGE_BATCH = 32
+"""Vectors one script takes a piece of: it copies a chunk of each, and must not hold the server for long."""
 RECONCILE_BATCH = 500
 """Jobs one pass takes of each kind: a script must not hold the server for long."""
 
@@ -43,7 +52,7 @@ class RedisLedger:
 
     def __init__(self, url: str, *, tenant: str, policy: Policy, timeout_seconds: float) -> None:
         self._policy = policy
-        self._prefix = f"{{ascribe:{tenant}}}:"
+        self._prefix = f"{{ascribe:{tenant}}}:{LAYOUT}:"
         self._redis = connect(url, timeout_seconds)
         self._scripts = Scripts(self._redis, self._prefix)
 
@@ -54,14 +63,19 @@ class RedisLedger:
             job_id,
             spec.model_dump_json(),
             spec.model.base,
-            spec.model.adapter,
+            spec.model.adapter or "",
             json.dumps(spec.labels),
             hashlib.sha256(idempotency.key.encode()).hexdigest() if idempotency else "",
             idempotency.fingerprint if idempotency else "",
             _ms(self._policy.idempotency_ttl_seconds),
+            self._policy.max_queued_jobs,
+            SpecView.of(spec).model_dump_json(),
+            spec.solver.kind,
         )
         if outcome == b"reused":
             raise messages.idempotency_reused()
+        if outcome == b"full":
+            raise messages.queue_full(self._policy.max_queued_jobs)
         return Created(to_job(pairs(record[0])), replayed=outcome == b"replayed")
 
     def get(self, job_id: str) -> Job:
@@ -70,6 +84,26 @@ class RedisLedger:
         if not fields:
             raise messages.no_job()
         return to_job({name.decode(): value for name, value in fields.items()})
+
+    def spec(self, job_id: str) -> JobSpec:
+        with answering():
+            document: Any = self._redis.get(self._key("spec", job_id))
+        if document is None:
+            raise messages.no_job()
+        return JobSpec.model_validate_json(document)
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 100) -> Sequence[Event]:
+        with answering():
+            entries: Any = self._redis.xrange(self._key("events", job_id), f"({after}", count=limit)
+            if not entries and not self._redis.exists(self._key("job", job_id)):
+                raise messages.no_job()
+        return [to_event(job_id, entry) for entry in entries]
+
+    def pulses(self, job_ids: Sequence[str]) -> Sequence[Pulse | None]:
+        with answering(), self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hmget(self._key("job", job_id), PULSE_FIELDS)
+            return [to_pulse(values) for values in pipeline.execute()]
 
     def list(self, job_filter: JobFilter, *, after: str | None = None, limit: int = 20) -> Page:
         found: list[Job] = []
@@ -123,11 +157,25 @@ class RedisLedger:
 
         return chunks()
 
+    def read_range(self, job_id: str, names: Sequence[str], offset: int, length: int) -> Sequence[bytes]:
+        found = []
+        for batch in (names[start : start + RANGE_BATCH] for start in range(0, len(names), RANGE_BATCH)):
+            parts = [self._parts(job_id, batch, *piece)[1] for piece in pieces(offset, length)]
+            found += [b"".join(of_vector) for of_vector in zip(*parts, strict=True)]
+        return found
+
     def _chunk(self, job_id: str, name: str, index: int) -> tuple[int, bytes]:
-        outcome, *answer = self._scripts.run("read", job_id, name, index)
+        total, (chunk,) = self._parts(job_id, [name], index, 0, CHUNK_BYTES)
+        return total, chunk
+
+    def _parts(
+        self, job_id: str, names: Sequence[str], index: int, begin: int, end: int
+    ) -> tuple[int, Sequence[bytes]]:
+        """Bytes ``begin`` to ``end`` of chunk ``index`` of each vector, and how many chunks the first one has."""
+        outcome, *answer = self._scripts.run("read", job_id, index, begin + 1, end, *names)
         match outcome:
             case b"ok":
-                return answer[0], answer[1]
+                return answer[0], answer[1:]
             case b"not_ready":
                 raise messages.not_ready(JobState(answer[0].decode()))
             case b"expired":
@@ -162,7 +210,8 @@ class RedisLedger:
             _kept(self._scripts.run("stage", claim.job_id, claim.fence, name, index, chunk, ttl))
 
     def commit(self, claim: Claim, manifest: Manifest) -> None:
-        self._end(claim, JobState.SUCCEEDED, manifest.model_dump_json(), manifest.vectors)
+        totals = of_result(claim.spec.solver.kind, manifest)
+        self._end(claim, JobState.SUCCEEDED, manifest.model_dump_json(), json.dumps(totals), manifest.vectors)
 
     def fail(self, claim: Claim, error: JobError) -> None:
         self._end(claim, JobState.FAILED, error.model_dump_json())
@@ -170,12 +219,14 @@ class RedisLedger:
     def cancelled(self, claim: Claim) -> None:
         self._end(claim, JobState.CANCELLED)
 
-    def _end(self, claim: Claim, outcome: JobState, document: str = "", names: Iterable[str] = ()) -> None:
+    def _end(
+        self, claim: Claim, outcome: JobState, document: str = "", totals: str = "", names: Iterable[str] = ()
+    ) -> None:
         policy = self._policy
         # Scores must not outlive the record that leads to them.
         result_ttl = min(policy.result_ttl_seconds, policy.record_ttl_seconds)
         times = _ms(result_ttl), _ms(policy.record_ttl_seconds)
-        answer = _kept(self._scripts.run("end", claim.job_id, claim.fence, outcome, document, *times, *names))
+        answer = _kept(self._scripts.run("end", claim.job_id, claim.fence, outcome, document, *times, totals, *names))
         if answer == b"not_staged":
             raise messages.not_staged()
         if answer == b"not_cancelling":
@@ -200,6 +251,14 @@ class RedisLedger:
     def ping(self) -> None:
         with answering():
             self._redis.ping()
+
+    def counts(self) -> Counts:
+        jobs, oldest_ms, totals = self._scripts.run("counts", *JobState)
+        return Counts(
+            dict(zip(JobState, jobs, strict=True)),
+            oldest_ms / 1000,
+            {name: float(value) for name, value in pairs(totals).items()},
+        )
 
     def register_worker(self, info: WorkerInfo, ttl_seconds: float) -> None:
         self._scripts.run("register", info.worker, _WORKER_INFO.dump_json(info), _ms(ttl_seconds))

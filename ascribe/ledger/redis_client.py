@@ -17,6 +17,7 @@ SCRIPTS = (
     "announce",
     "cancel",
     "claim",
+    "counts",
     "create",
     "delete",
     "end",

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ascribe.event import Event, EventType, make_event
 from ascribe.job import Attempt, Job, JobError, JobState, Progress
-from ascribe.ledger.base import JobFilter
+from ascribe.ledger.base import JobFilter, Pulse
 from ascribe.result import Manifest
-from ascribe.spec import JobSpec
+from ascribe.view import SpecView
 
 FILTER_FIELDS = ("status", "base", "adapter", "labels")
-"""What a list needs to know of a job to pass it over; a spec with inline rows can be megabytes."""
+"""What a list needs to know of a job to pass it over."""
+PULSE_FIELDS = ("status", "revision", "events")
 
 
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
@@ -24,8 +26,9 @@ def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
 def to_job(fields: Mapping[str, bytes]) -> Job:
     return Job(
         id=fields["id"].decode(),
+        revision=int(fields["revision"]),
         status=JobState(fields["status"].decode()),
-        spec=JobSpec.model_validate_json(fields["spec"]),
+        spec=SpecView.model_validate_json(fields["view"]),
         created_at=_time(fields["created_at"]),
         started_at=_time_or_none(fields.get("started_at")),
         finished_at=_time_or_none(fields.get("finished_at")),
@@ -48,6 +51,25 @@ def matches(job_filter: JobFilter, values: Sequence[Any]) -> bool:
         return False
     stored: dict[str, str] = json.loads(labels)
     return job_filter.labels.items() <= stored.items()
+
+
+def to_pulse(values: Sequence[Any]) -> Pulse | None:
+    """From PULSE_FIELDS."""
+    status, revision, events = values
+    return None if status is None else Pulse(JobState(status.decode()), int(revision), int(events))
+
+
+def to_event(job_id: str, entry: Any) -> Event:
+    """From an entry of the job's stream."""
+    number, fields = entry
+    return make_event(
+        job_id,
+        int(number.partition(b"-")[0]),
+        EventType(fields[b"type"].decode()),
+        _time(fields[b"at"]),
+        int(fields[b"attempt"]),
+        fields[b"detail"].decode(),
+    )
 
 
 def _time(milliseconds: bytes) -> datetime:

@@ -53,15 +53,15 @@ class Upkeep:
         try:
             found = self._ledger.reconcile()
         except QueueUnavailable as error:
-            log.warning("upkeep cannot reach the ledger, will try again: %s", error.detail)
+            log.warning("upkeep cannot reach the ledger, will try again", extra={"detail": error.detail})
             return False
         except Exception:
             log.exception("upkeep failed, will try again")
             return False
         for job_id in found.requeued:
-            log.warning("job %s: its worker went silent, queued again", job_id)
+            log.warning("a worker went silent: its job is queued again", extra={"job_id": job_id})
         for job_id in found.failed:
-            log.warning("job %s: its worker went silent in the last attempt, failed", job_id)
+            log.warning("a worker went silent in the last attempt: its job failed", extra={"job_id": job_id})
         self._unsent.update((ring.job_id, ring) for ring in found.rings)
         return self._send() and bool(found.rings)
 
@@ -74,8 +74,8 @@ class Upkeep:
                 self._doorbell.ring(ring)
             except Exception as error:  # noqa: BLE001 - a doorbell may raise anything
                 # The exception's text may hold the broker's URL; its type is enough.
-                waiting = len(self._unsent)
-                log.warning("%d messages cannot be sent (%s), will try again", waiting, type(error).__name__)
+                facts = {"waiting": len(self._unsent), "error": type(error).__name__}
+                log.warning("messages cannot be sent, will try again", extra=facts)
                 return False
             del self._unsent[job_id]
         return True

@@ -68,7 +68,7 @@ class _CachePrediction:
             rows_sha256=rows.sha256,
             max_length=self._spec.model.max_length,
             dtype=self._spec.model.dtype,
-            select=self._spec.parameters.select,
+            blocks=self._checkpoint.block_names,
             attention=worker.attention,
             token_budget=worker.token_budget,
             shard_rows=worker.shard_rows,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
+from starlette.concurrency import run_in_threadpool
+
 from ascribe.fingerprint import fingerprint
-from ascribe.job import JOB_ID_PATTERN
-from ascribe.ledger.base import Created, IdempotencyKey, JobFilter, Ledger
+from ascribe.job import JOB_ID_PATTERN, Job
+from ascribe.ledger.base import Created, IdempotencyKey, JobFilter, Ledger, Pulse
 from ascribe.ledger.ids import new_job_id
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import ServiceSettings
 from ascribe.spec import JobSpec
+from ascribe.view import SpecView
 from service.errors import BadCursor
 from service.jobs.checks import check
 from service.jobs.schemas import JobList, JobsQuery
+from service.watch import Watch
+
+log = logging.getLogger(__name__)
 
 
 def submit(
@@ -27,8 +34,27 @@ def submit(
         body = {"method": "POST", "path": "/v1/jobs", "body": spec.model_dump(mode="json")}
         key = IdempotencyKey(idempotency_key, fingerprint(body))
     created = ledger.create(new_job_id(), spec, key)
+    log.info("job submitted", extra={"job_id": created.job.id, "replayed": created.replayed})
     upkeep.nudge()
     return created
+
+
+def with_rows(job: Job, ledger: Ledger) -> Job:
+    """The job with the inline rows that it was submitted with."""
+    return job.model_copy(update={"spec": SpecView.of(ledger.spec(job.id), rows=True)})
+
+
+async def held(job: Job, seconds: float, ledger: Ledger, watch: Watch, *, any_change: bool = False) -> Job:
+    """The job as it stands when it has ended, or with ``any_change`` when it is another; or after ``seconds``."""
+
+    def wanted(pulse: Pulse | None) -> bool:
+        return pulse is None or pulse.status.terminal or (any_change and pulse.revision != job.revision)
+
+    if job.status.terminal:
+        return job
+    with watch.following():
+        await watch.until(job.id, wanted, seconds)
+    return await run_in_threadpool(ledger.get, job.id)
 
 
 def list_jobs(query: JobsQuery, ledger: Ledger) -> JobList:

@@ -24,7 +24,7 @@ class JobsQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     status: JobState | None = Field(default=None, description="Only jobs in this state.")
-    model: Annotated[str, Field(max_length=200)] | None = Field(
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="Only jobs whose base or adapter is this one."
     )
     after: Annotated[str, Field(max_length=100)] | None = Field(

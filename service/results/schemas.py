@@ -10,7 +10,10 @@ from pydantic_core import PydanticCustomError
 from ascribe.result import Diagnostics, ScoredRow, Summary
 from ascribe.status import SolveStatus
 
-Order = Literal["row", "proponents", "opponents"]
+Order = Literal["row", "proponents", "opponents", "absolute"]
+Vector = Literal["mean", "self_influence", "train_loss", "validation_row", "train_row", "all"]
+FileFormat = Literal["ndjson", "csv", "parquet", "arrow"]
+Format = Literal["json"] | FileFormat
 
 
 class View(BaseModel):
@@ -20,28 +23,41 @@ class View(BaseModel):
 class ScoresQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    vector: Literal["mean", "self_influence", "train_loss"] = Field(
-        default="mean", description="`mean`: over the validation rows. The other two are of the train row alone."
+    vector: Literal["mean", "self_influence", "train_loss", "all"] = Field(
+        default="mean",
+        description="`mean`: over the validation rows. `self_influence`, `train_loss`: of the train row alone. "
+        "`all`: every validation row's scores, a matrix, as a file.",
     )
     validation_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="Scores for this one validation row, in place of the mean."
     )
+    train_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None, description="Scores of this one train row, for every validation row: `data` are those rows."
+    )
     order: Order | None = Field(
         default=None,
-        description="`proponents`: highest first; `opponents`: lowest first; `row`: as in the train set. "
+        description="`proponents`: highest first; `opponents`: lowest first; `absolute`: largest magnitude first; "
+        "`row`: as in the data set. "
         "Left out: `row`, or `proponents` where `top_k` is given.",
     )
     top_k: int | None = Field(default=None, ge=1, description="Only so many, from the start of the order.")
-    limit: int = Field(default=100, ge=1, le=10_000, description="Rows of one page.")
+    limit: int = Field(default=100, ge=1, le=10_000, description="Rows of one page of JSON.")
     after: Annotated[str, Field(max_length=200)] | None = Field(
-        default=None, description="`next_after` of the page before."
+        default=None, description="`next_after` of the page before, in JSON."
     )
+    format: Format | None = Field(default=None, description="In place of an `Accept` header, for browsers.")
 
     @model_validator(mode="after")
     def _one_vector(self) -> Self:
-        if self.validation_id is not None and self.vector != "mean":
+        chosen = {"validation_id": self.validation_id is not None, "train_id": self.train_id is not None}
+        if sum([*chosen.values(), self.vector != "mean"]) > 1:
+            pointer = next(f"/query/{name}" for name, given in chosen.items() if given)
             raise PydanticCustomError(
-                "one_vector", "give validation_id or another vector, not both", {"pointer": "/query/validation_id"}
+                "one_vector", "give validation_id, train_id or another vector, only one of them", {"pointer": pointer}
+            )
+        if self.vector == "all" and self.effective_order != "row":
+            raise PydanticCustomError(
+                "matrix_in_row_order", "a matrix has no ranking: ask for order=row", {"pointer": "/query/order"}
             )
         return self
 
@@ -53,8 +69,9 @@ class ScoresQuery(BaseModel):
 class ScorePage(View):
     object: Literal["list"] = "list"
     job_id: str
-    vector: Literal["mean", "self_influence", "train_loss", "validation_row"]
+    vector: Vector
     validation_id: str | None
+    train_id: str | None
     order: Order
     sign: str = Field(description="What a high and a low value mean.")
     data: tuple[ScoredRow, ...]

@@ -1,24 +1,74 @@
-"""Decodes what the worker stored: float32 vectors and compressed row lists, chunk by chunk, without numpy."""
+"""Decodes what the worker stored: float32 vectors and compressed row lists, a piece at a time, without numpy."""
 
 from __future__ import annotations
 
-import heapq
+import os
 import sys
+import tempfile
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
 
+from ascribe.errors import StorageFailed
 from ascribe.ledger.base import Ledger
 from ascribe.result import RowInfo
 
+FLOAT_BYTES = 4
+INFLATED_BYTES = 1 << 20
 
-def read_vector(ledger: Ledger, job_id: str, name: str) -> array[float]:
-    """Little-endian float32, one score a train row."""
+
+class Scores(Protocol):
+    """Score vectors side by side, all over the same rows."""
+
+    def part(self, start: int, count: int) -> list[array[float]]:
+        """Rows ``start`` to ``start + count`` of every vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredScores:
+    """Vectors left in the ledger: of each only the wanted part is read."""
+
+    ledger: Ledger
+    job_id: str
+    names: Sequence[str]
+
+    def part(self, start: int, count: int) -> list[array[float]]:
+        raw = self.ledger.read_range(self.job_id, self.names, start * FLOAT_BYTES, count * FLOAT_BYTES)
+        return [_floats(piece) for piece in raw]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldScores:
+    """One vector in memory."""
+
+    values: array[float]
+
+    def part(self, start: int, count: int) -> list[array[float]]:
+        return [self.values[start : start + count]]
+
+
+def scores_of_row(ledger: Ledger, job_id: str, names: Sequence[str], index: int) -> HeldScores:
+    """Score ``index`` of each of these vectors: one train row over all validation rows."""
+    values = array("f")
+    for score in StoredScores(ledger, job_id, names).part(index, 1):
+        values.extend(score)
+    return HeldScores(values)
+
+
+def _floats(raw: bytes) -> array[float]:
     scores = array("f")
-    scores.frombytes(b"".join(ledger.read(job_id, name)))
+    scores.frombytes(raw)
     if sys.byteorder == "big":
         scores.byteswap()
     return scores
+
+
+def iterate_rows(ledger: Ledger, job_id: str, name: str) -> Iterator[RowInfo]:
+    """All rows in their order, one at a time."""
+    return map(RowInfo.model_validate_json, _lines(ledger.read(job_id, name)))
 
 
 def read_rows(ledger: Ledger, job_id: str, name: str, wanted: Set[int]) -> dict[int, RowInfo]:
@@ -36,16 +86,42 @@ def read_rows(ledger: Ledger, job_id: str, name: str, wanted: Set[int]) -> dict[
 
 def find_row(ledger: Ledger, job_id: str, name: str, row_id: str) -> int | None:
     """Index of the row with this id."""
-    for index, line in enumerate(_lines(ledger.read(job_id, name))):
-        if RowInfo.model_validate_json(line).id == row_id:
+    for index, row in enumerate(iterate_rows(ledger, job_id, name)):
+        if row.id == row_id:
             return index
     return None
 
 
-def top(scores: Sequence[float], count: int, *, lowest: bool) -> list[int]:
-    """Indices of the ``count`` lowest or highest scores in their order; equal ones stay in row order."""
-    pick = heapq.nsmallest if lowest else heapq.nlargest
-    return pick(count, range(len(scores)), key=scores.__getitem__)
+class RowFile:
+    """All rows of a job in a temporary file, to be taken in any order: memory holds where each begins, 8 bytes a row.
+
+    Raises StorageFailed: the temporary directory is full or refuses writes.
+    """
+
+    def __init__(self, ledger: Ledger, job_id: str, name: str) -> None:
+        self._starts = array("Q", [0])
+        try:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115  closed by __exit__
+            for line in _lines(ledger.read(job_id, name)):
+                self._file.write(line)
+                self._starts.append(self._starts[-1] + len(line))
+            self._file.flush()
+        except OSError as error:
+            raise StorageFailed(
+                "The server's temporary directory takes no more rows: ask for fewer by top_k, or in row order."
+            ) from error
+
+    def __getitem__(self, index: int) -> RowInfo:
+        start, stop = self._starts[index], self._starts[index + 1]
+        return RowInfo.model_validate_json(os.pread(self._file.fileno(), stop - start, start))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -53,8 +129,11 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     stream = zlib.decompressobj()
     rest = b""
     for chunk in chunks:
-        *whole, rest = (rest + stream.decompress(chunk)).split(b"\n")
-        yield from whole
+        while chunk:
+            # Rows compress well: a chunk of a mebibyte may hold a hundred of text.
+            *whole, rest = (rest + stream.decompress(chunk, INFLATED_BYTES)).split(b"\n")
+            chunk = stream.unconsumed_tail
+            yield from whole
     rest += stream.flush()
     if rest:
         yield from rest.split(b"\n")

@@ -118,7 +118,7 @@ def _damping(spec: JobSpec) -> str:
 def provenance(record: Provenance) -> list[tuple[str, str]]:
     hashes = [
         ("base", record.base_sha256),
-        ("adapter", record.adapter_sha256),
+        ("adapter", record.adapter_sha256 or "none"),
         ("train rows", record.train_sha256),
         ("validation rows", record.validation_sha256),
         ("gradients", record.gradient_fingerprint),

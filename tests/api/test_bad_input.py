@@ -131,9 +131,15 @@ def test_no_trained_head(api: Api) -> None:
     problem(api.post(), 422, "no_trained_head", "/model/adapter")
 
 
-def test_labels_may_be_numbers_or_names(api: Api) -> None:
-    rows = [{"text": "t", "label": label} for label in (0, 2, *LABELS)]
+@pytest.mark.parametrize("labels", [(0, 2), LABELS])
+def test_labels_may_be_numbers_or_names(api: Api, labels: tuple[int | str, ...]) -> None:
+    rows = [{"text": "t", "label": label} for label in labels]
     assert api.post(train=inline(*rows)).status_code == 202
+
+
+def test_labels_are_not_both(api: Api) -> None:
+    rows = [{"text": "t", "label": label} for label in (0, *LABELS)]
+    problem(api.post(train=inline(*rows)), 422, "mixed_label_types", "/train/source/rows/1/label")
 
 
 def test_too_many_cells_where_the_counts_are_known(start: StartService) -> None:

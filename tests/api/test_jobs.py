@@ -8,6 +8,7 @@ import pytest
 
 from ascribe.fingerprint import gradient_fingerprint
 from ascribe.ledger.base import Ring, WorkerInfo
+from ascribe.settings import Settings
 from ascribe.sources.checkpoints import inspect_checkpoint
 from ascribe.sources.rows import Labels, read_rows
 from ascribe.spec import JobSpec
@@ -158,15 +159,15 @@ def test_validate_predicts_cache_hits(api: Api) -> None:
     api.ledger.register_worker(worker, ttl_seconds=60)
     assert _cached(api) == (0, 0)
     spec = JobSpec.model_validate(spec_body())
-    checkpoint = inspect_checkpoint(api.root, spec.model, spec.parameters.select)
-    rows = read_rows(api.root, spec.train, "/train", Labels(3, LABELS), max_rows=100)
+    checkpoint = inspect_checkpoint(api.root, spec.model, spec.parameters)
+    rows = read_rows(Settings(data_root=api.root), spec.train, "/train", Labels(3, LABELS))
     key = gradient_fingerprint(
         base_sha256=checkpoint.base_sha256(),
         adapter_sha256=checkpoint.adapter_sha256(),
         rows_sha256=rows.sha256,
         max_length=spec.model.max_length,
         dtype=spec.model.dtype,
-        select=spec.parameters.select,
+        blocks=checkpoint.block_names,
         attention=worker.attention,
         token_budget=worker.token_budget,
         shard_rows=worker.shard_rows,

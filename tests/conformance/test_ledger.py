@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ascribe.errors import Conflict, Expired, IdempotencyReused, InternalError, NotFound, NotReady
+from ascribe.errors import Conflict, Expired, IdempotencyReused, InternalError, NotFound, NotReady, QueueFull
 from ascribe.job import JobState
 from ascribe.ledger.base import Claim, IdempotencyKey, JobFilter, LeaseLost, Ledger, Policy, Ring, WorkerInfo
 from ascribe.ledger.ids import new_job_id
+from ascribe.view import SpecView
+from tests.conformance.conftest import MakeBench
 from tests.support.ledger import (
     ERROR,
     LEASE_SECONDS,
@@ -19,7 +21,6 @@ from tests.support.ledger import (
     PROGRESS,
     Bench,
     MemoryBench,
-    RedisBench,
     claim,
     create,
     manifest,
@@ -47,34 +48,6 @@ LATE_WRITES: dict[str, Callable[[Ledger, Claim], object]] = {
     "cancelled": lambda ledger, old: ledger.cancelled(old),
 }
 
-MakeBench = Callable[[Policy], Bench]
-
-
-@pytest.fixture(params=["memory", "redis"])
-def make_bench(request: pytest.FixtureRequest) -> Iterator[MakeBench]:
-    made: list[Bench] = []
-
-    def make(policy: Policy) -> Bench:
-        on_redis = request.param == "redis"
-        bench = RedisBench(policy, request.getfixturevalue("redis_url")) if on_redis else MemoryBench(policy)
-        made.append(bench)
-        return bench
-
-    yield make
-    for bench in made:
-        bench.ledger.close()
-
-
-@pytest.fixture
-def bench(make_bench: MakeBench) -> Bench:
-    return make_bench(POLICY)
-
-
-@pytest.fixture
-def ledger(bench: Bench) -> Ledger:
-    return bench.ledger
-
-
 # -- create, get, list ----------------------------------------------------------------------------------------
 
 
@@ -84,7 +57,8 @@ def test_a_created_job_is_queued_and_can_be_read_back(ledger: Ledger) -> None:
     assert not created.replayed
     assert created.job == ledger.get(created.job.id)
     assert created.job.status == JobState.QUEUED
-    assert created.job.spec == spec(labels={"team": "support"})
+    assert created.job.spec == SpecView.of(spec(labels={"team": "support"}))
+    assert ledger.spec(created.job.id) == spec(labels={"team": "support"})
     assert (created.job.attempt, created.job.attempts, created.job.started_at) == (1, (), None)
 
 
@@ -95,7 +69,7 @@ def test_creating_the_same_id_again_is_the_same_call(ledger: Ledger) -> None:
     assert rings(ledger) == [Ring(job_id, 1)]
 
 
-@pytest.mark.parametrize("call", ["get", "request_cancel", "delete"])
+@pytest.mark.parametrize("call", ["get", "spec", "events", "request_cancel", "delete"])
 def test_an_unknown_id_is_not_found(ledger: Ledger, call: str) -> None:
     with pytest.raises(NotFound):
         getattr(ledger, call)(new_job_id())
@@ -136,6 +110,18 @@ def test_a_list_can_be_filtered(ledger: Ledger) -> None:
     assert ids(JobFilter(model="topics-lora")) == [other, labelled, plain]
     assert ids(JobFilter(labels={"team": "support"})) == [labelled]
     assert ids(JobFilter(labels={"team": "support", "run": "8"})) == []
+
+
+def test_a_full_queue_takes_no_more_but_replays(make_bench: MakeBench) -> None:
+    ledger = make_bench(Policy(max_queued_jobs=2)).ledger
+    key = IdempotencyKey("k", "body")
+    first, second = create(ledger, idempotency=key), create(ledger)
+
+    with pytest.raises(QueueFull, match="max_queued_jobs"):
+        create(ledger)
+    assert ledger.create(new_job_id(), spec(), key).job.id == first
+    claim(ledger, second)
+    create(ledger)
 
 
 # -- idempotency ----------------------------------------------------------------------------------------------
@@ -364,6 +350,29 @@ def test_a_vector_of_any_size_comes_back_in_chunks_of_a_mebibyte(ledger: Ledger,
 
     assert b"".join(chunks) == data
     assert all(0 < len(chunk) <= 1 << 20 for chunk in chunks)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 4), (4, 8), ((1 << 20) - 4, 8), ((2 << 20) - 4, 100), (9 << 20, 4)])
+def test_the_same_range_of_many_vectors(ledger: Ledger, offset: int, length: int) -> None:
+    vectors = {f"validation:{i}": secrets.token_bytes((2 << 20) + 4 * (i == 1)) for i in range(3)}
+    vectors |= {f"validation:{i}": secrets.token_bytes(12) for i in range(3, 70)}
+    owner = running(ledger)
+    succeed(ledger, owner, **vectors)
+
+    found = ledger.read_range(owner.job_id, list(vectors), offset, length)
+
+    assert list(found) == [data[offset : offset + length] for data in vectors.values()]
+
+
+def test_a_range_is_refused_as_a_whole_vector_is(ledger: Ledger) -> None:
+    owner = running(ledger)
+    with pytest.raises(NotReady):
+        ledger.read_range(owner.job_id, ["mean"], 0, 4)
+    succeed(ledger, owner, mean=b"1234")
+    with pytest.raises(NotFound):
+        ledger.read_range(owner.job_id, ["mean", "validation:0"], 0, 4)
+    with pytest.raises(NotFound):
+        ledger.read_range(new_job_id(), ["mean"], 0, 4)
 
 
 def test_staging_again_starts_over(ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from ascribe.errors import Conflict
+from ascribe.event import EventType
 from ascribe.job import Job, JobState
-from ascribe.ledger.base import Claim, LeaseLost, Policy
+from ascribe.ledger.base import Claim, LeaseLost, Policy, Pulse
+from ascribe.ledger.redis import LAYOUT
 from tests.support.ledger import ERROR, PROGRESS, Bench, MemoryBench, RedisBench, create, manifest
 
 LEASE_SECONDS = 0.005
 POLICY = Policy(lease_seconds=LEASE_SECONDS, ring_again_seconds=60, max_attempts=2)
 LEASED = (JobState.RUNNING, JobState.CANCELLING)
+FINAL = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED)
 
 
 @dataclass
@@ -29,6 +33,7 @@ class Model:
     fence: int = 0
     owner: Claim | None = None
     """The last claim, unless it was taken away."""
+    seen: Job | None = None
     final: Job | None = None
 
 
@@ -165,11 +170,21 @@ class LedgerMachine(RuleBasedStateMachine):
         for job_id, model in self.models.items():
             job = self.ledger.get(job_id)
             assert (job.status, job.attempt) == (model.status, model.attempt)
+            if model.seen is not None and model.seen != job:
+                assert job.revision > model.seen.revision
+            model.seen = job
+            (pulse,) = self.ledger.pulses([job_id])
+            events = self.ledger.events(job_id)
+            assert pulse == Pulse(job.status, job.revision, events[-1].id)
+            assert [event.id for event in events] == list(range(1, len(events) + 1))
+            assert [event.type for event in events if event.type in FINAL] == [s for s in FINAL if s.value == job.status]
             if model.status.terminal:
                 model.final = model.final or job
                 assert job == model.final
             if model.status == JobState.SUCCEEDED:
                 assert b"".join(self.ledger.read(job_id, "mean")) == b"%d" % model.fence
+        states = Counter(model.status for model in self.models.values())
+        assert self.ledger.counts().jobs == {status: states[status] for status in JobState}
         self.check_storage(self.models)
 
     def teardown(self) -> None:
@@ -195,7 +210,7 @@ def server(redis_url: str) -> Iterator[redis.Redis]:
 def test_random_histories_on_redis(redis_url: str, server: redis.Redis) -> None:
     def machine() -> LedgerMachine:
         bench = RedisBench(POLICY, redis_url)
-        prefix = f"{{ascribe:{bench.tenant}}}:"
+        prefix = f"{{ascribe:{bench.tenant}}}:{LAYOUT}:"
 
         def check(models: dict[str, Model]) -> None:
             def ids(*states: JobState) -> list[str]:
@@ -213,7 +228,8 @@ def test_random_histories_on_redis(redis_url: str, server: redis.Redis) -> None:
             assert members("running") == ids(*LEASED)
             assert members("ended") == ids(JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
             assert members("jobs") == sorted(models)
-            assert keys("job:*") == [f"{prefix}job:{job_id}" for job_id in sorted(models)]
+            for kind in ("job", "spec", "events"):
+                assert keys(f"{kind}:*") == [f"{prefix}{kind}:{job_id}" for job_id in sorted(models)]
             holding = {key.split(":")[-2] for key in keys("scores:*")}
             assert holding <= set(ids(*LEASED, JobState.SUCCEEDED))
 

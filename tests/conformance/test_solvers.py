@@ -5,24 +5,29 @@ A new solver is one more :class:`Case`. Shapes: ``P`` = 24 unknowns, ``N`` rows 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from ascribe.status import SolveStatus
 from worker.operators import Damped, DenseOperator, IdentityOperator, LinearOperator, RowsOperator
-from worker.solvers.base import Solver
+from worker.saved import Saved
+from worker.solvers.base import Reusable, Solver
 from worker.solvers.cholesky import Cholesky
 from worker.solvers.datainf import DataInf
 from worker.solvers.identity import Identity
 from worker.solvers.lissa import Lissa
 from worker.solvers.schulz import Schulz
 from worker.solvers.solve import solve
+from worker.storage import write_tensors
 
 P = 24
 
@@ -131,7 +136,7 @@ CASES = (
         expected=mean_of_inverses,
         conditions=(1.0, 1e2, 1e4),
         status=SolveStatus.APPROXIMATE,
-        excluded=_ROWS,
+        excluded=_ROWS | {"saved": "a closed form: it has no state beyond the rows"},
     ),
     Case("lissa", Lissa(), rows(40), 0.01, conditions=(1e1, 1e2), capped=Lissa(steps=5), excluded=_SQUARES),
     Case(
@@ -149,7 +154,7 @@ CASES = (
         identity,
         0.0,
         conditions=(1.0,),
-        excluded=_ROWS | {"infinity": "it takes no damping"},
+        excluded=_ROWS | {"infinity": "it takes no damping", "saved": "it solves nothing"},
     ),
 )
 
@@ -222,6 +227,29 @@ def test_a_state_can_be_used_again(case: Case) -> None:
     solve(operator, rhs(seed=1), case.solver, state=state)
     again = solve(operator, rhs(), case.solver, state=state)
     assert torch.equal(again.x_PK, solve(operator, rhs(), case.solver).x_PK)
+
+
+@having("saved")
+def test_a_state_that_was_written_and_read_back_gives_the_same_bits(case: Case, tmp_path: Path) -> None:
+    solver = case.solver
+    assert isinstance(solver, Reusable)
+    fresh = solver.init(usual(case))
+    saved = solver.save(fresh)
+    write_tensors(tmp_path / "state.safetensors", saved.tensors)
+    read = Saved(load_file(tmp_path / "state.safetensors"), json.loads(json.dumps(saved.facts)))
+
+    operator = usual(case)
+    loaded = solver.load(operator, read)
+    first, again = (solve(operator, rhs(), solver, state=state) for state in (fresh, loaded))
+    assert torch.equal(again.x_PK, first.x_PK)
+    assert torch.equal(again.relative_residual_K, first.relative_residual_K)
+    assert (again.stats, again.status) == (first.stats, first.status)
+    assert torch.equal(solver.quadratic(loaded, rhs()), solver.quadratic(fresh, rhs()))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_who_keeps_a_state_is_told_by_its_type(case: Case) -> None:
+    assert isinstance(case.solver, Reusable) is ("saved" not in case.excluded)
 
 
 @having("bits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from ascribe.client import Client
 from ascribe.embedded import Stack
+from ascribe.job import Job, Phase
 from examples.demo.corpus import build_corpus, write
 from examples.demo.finetune import ADAPTER, BASE, ROWS, prepare
 
@@ -32,6 +34,17 @@ class System:
     stack: Stack
     client: Client
     data_root: Path
+
+    def running_past(self, job: Job, rows: int) -> Job:
+        """The job once it has gradients of ``rows`` rows and is still at it."""
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            now = self.client.get(job.id)
+            assert not now.status.terminal, now.error
+            if now.progress and now.progress.phase is Phase.CACHING_GRADIENTS and now.progress.done >= rows:
+                return now
+            time.sleep(0.05)
+        raise TimeoutError
 
 
 @pytest.fixture(scope="session")

@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import time
 
-from ascribe.job import Job, JobState, Phase
+from ascribe.job import JobState
 from tests.e2e.conftest import MakeSpec, System
-
-
-def _running_past(system: System, job: Job, rows: int) -> Job:
-    """The job once it has gradients of ``rows`` rows and is still at it."""
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        now = system.client.get(job.id)
-        assert not now.status.terminal, now.error
-        if now.progress and now.progress.phase is Phase.CACHING_GRADIENTS and now.progress.done >= rows:
-            return now
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def test_a_killed_workers_job_is_finished_by_the_next_attempt_bit_for_bit(system: System, make_spec: MakeSpec) -> None:
@@ -32,7 +19,7 @@ def test_a_killed_workers_job_is_finished_by_the_next_attempt_bit_for_bit(system
 
     shutil.rmtree(system.stack.cache_dir / "gradients")
     job = system.client.create(spec)
-    _running_past(system, job, rows=96)
+    system.running_past(job, rows=96)
     system.stack.kill_worker()
     system.stack.restart_worker()
     ended = system.client.wait(job.id, timeout=180)

@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx
 
-from ascribe.client import Client
+from ascribe.client import AsyncClient, Client
+from ascribe.spec import JobSpec
+from ascribe.view import SpecView
 
 JOB_ID = "job_" + "0" * 31 + "1"
 
@@ -21,6 +23,9 @@ SPEC: dict[str, Any] = {
     "damping": {"relative": 0.1},
     "solver": {"kind": "schulz"},
 }
+
+SHOWN_SPEC: dict[str, Any] = SpecView.of(JobSpec.model_validate(SPEC)).model_dump(mode="json")
+"""What the API answers where ``SPEC`` was sent: defaults filled in, inline rows counted."""
 
 ROWS = [
     {"index": 0, "id": "a", "label": "coding", "text": "git revert", "score": 2.5},
@@ -101,7 +106,7 @@ def job(status: str = "queued", **fields: Any) -> dict[str, Any]:
         "object": "job",
         "id": JOB_ID,
         "status": status,
-        "spec": SPEC,
+        "spec": SHOWN_SPEC,
         "created_at": "2026-01-01T00:00:00Z",
         "attempt": 1,
         "result": RESULT if status == "succeeded" else None,
@@ -143,6 +148,9 @@ class FakeApi(httpx.MockTransport):
 
     def client(self, **options: Any) -> Client:
         return Client("http://api.test", transport=self, **options)
+
+    def async_client(self, **options: Any) -> AsyncClient:
+        return AsyncClient("http://api.test", transport=self, **options)
 
     @property
     def make_client(self) -> Callable[[], Client]:

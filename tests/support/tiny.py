@@ -25,13 +25,13 @@ TARGETS = {
 }
 
 
-def make_checkpoint(root: Path, model_type: str = "bert", *, seed: int = 0, rank: int = 4) -> None:
+def make_checkpoint(root: Path, model_type: str = "bert", *, seed: int = 0, rank: int = 4, **config: Any) -> None:
     """``root/base`` and ``root/adapter``; both LoRA matrices random, so that neither has a zero gradient."""
     torch.manual_seed(seed)
     base, adapter = root / "base", root / "adapter"
     _tokenizer().save_pretrained(base)
-    config = AutoConfig.for_model(model_type, **_sizes(model_type))
-    model = AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]  # theirs has no annotations
+    sizes = AutoConfig.for_model(model_type, **_sizes(model_type) | config)
+    model = AutoModelForSequenceClassification.from_config(sizes)  # type: ignore[no-untyped-call]  # theirs has no annotations
     model.save_pretrained(base)
     peft_config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=8, target_modules=TARGETS[model_type])
     tuned = get_peft_model(model, peft_config)

@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from ascribe.errors import InvalidInput, UnsafeCheckpoint, UnsupportedModel
 from ascribe.sources.checkpoints import inspect_checkpoint
 from ascribe.sources.safetensors_header import BadSafetensors, read_header
-from ascribe.spec import ModelSpec
+from ascribe.spec import ModelSpec, ParametersSpec
 from tests.support.tiny import LABELS, make_checkpoint
 
 MODEL = ModelSpec(base="base", adapter="adapter")
+ADAPTER = ParametersSpec()
 
 
 @pytest.fixture
@@ -31,13 +32,13 @@ def _edit(path: Path, **changes: Any) -> None:
 
 def _code(root: Path, model: ModelSpec = MODEL) -> tuple[str, str]:
     with pytest.raises(InvalidInput) as raised:
-        inspect_checkpoint(root, model, "adapter")
+        inspect_checkpoint(root, model, ADAPTER)
     return raised.value.errors[0].code, raised.value.errors[0].pointer
 
 
 def test_blocks_labels_and_head(root: Path) -> None:
-    adapter = inspect_checkpoint(root, MODEL, "adapter")
-    with_head = inspect_checkpoint(root, MODEL, "adapter_and_head")
+    adapter = inspect_checkpoint(root, MODEL, ADAPTER)
+    with_head = inspect_checkpoint(root, MODEL, ParametersSpec(select="adapter_and_head"))
     assert adapter.label_names == LABELS
     assert len(adapter.blocks) == 8
     assert {(block.rank, block.long_side) for block in adapter.blocks} == {(4, 32)}
@@ -47,10 +48,10 @@ def test_blocks_labels_and_head(root: Path) -> None:
 
 
 def test_hashes_follow_the_content(root: Path) -> None:
-    checkpoint = inspect_checkpoint(root, MODEL, "adapter")
+    checkpoint = inspect_checkpoint(root, MODEL, ADAPTER)
     before = checkpoint.base_sha256(), checkpoint.adapter_sha256()
     _edit(root / "adapter" / "adapter_config.json", lora_alpha=9)
-    after = inspect_checkpoint(root, MODEL, "adapter")
+    after = inspect_checkpoint(root, MODEL, ADAPTER)
     assert after.base_sha256() == before[0]
     assert after.adapter_sha256() != before[1]
 
@@ -60,7 +61,7 @@ def test_hashes_follow_the_content(root: Path) -> None:
 def test_files_that_can_run_code_are_refused(root: Path, folder: str, name: str) -> None:
     (root / folder / name).touch()
     with pytest.raises(UnsafeCheckpoint):
-        inspect_checkpoint(root, MODEL, "adapter")
+        inspect_checkpoint(root, MODEL, ADAPTER)
 
 
 @pytest.mark.parametrize("change", [{"auto_map": {}}, {"_attn_implementation_internal": "x"}])
@@ -78,7 +79,7 @@ def test_unknown_architecture(root: Path) -> None:
 def test_adapters_we_do_not_differentiate(root: Path, change: dict[str, Any]) -> None:
     _edit(root / "adapter" / "adapter_config.json", **change)
     with pytest.raises(UnsupportedModel):
-        inspect_checkpoint(root, MODEL, "adapter")
+        inspect_checkpoint(root, MODEL, ADAPTER)
 
 
 def test_an_adapter_of_another_base_does_not_fit(root: Path) -> None:
@@ -124,7 +125,7 @@ def test_missing_and_truncated_weights(root: Path) -> None:
 
 def test_a_foreign_base_name_is_a_warning(root: Path) -> None:
     _edit(root / "adapter" / "adapter_config.json", base_model_name_or_path="/training/machine/other")
-    (warning,) = inspect_checkpoint(root, MODEL, "adapter").warnings
+    (warning,) = inspect_checkpoint(root, MODEL, ADAPTER).warnings
     assert "/training" not in warning
 
 

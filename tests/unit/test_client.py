@@ -1,4 +1,4 @@
-"""The client against scripted replies: requests made, retries, typed errors, waiting."""
+"""Both clients against scripted replies: requests made, retries, typed errors, waiting."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ import stamina
 import ascribe
 from ascribe.client import Client, errors
 from ascribe.client.discovery import DEFAULT_URL, Running, find_url, read_running, remove_running, write_running
-from ascribe.spec import JobSpec
-from tests.support.fake_api import JOB_ID, PROBLEM, ROWS, SPEC, FakeApi, job, problem, running
+from ascribe.spec import DatasetSpec, JobSpec
+from tests.support.clients import Call, call_in_a_loop, call_in_place
+from tests.support.fake_api import JOB_ID, PROBLEM, ROWS, SHOWN_SPEC, SPEC, FakeApi, job, problem, running
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +27,17 @@ def _no_backoff() -> Iterator[None]:
         yield
 
 
-def test_create_sends_the_spec_with_a_fresh_idempotency_key() -> None:
+@pytest.fixture(params=[call_in_place, call_in_a_loop], ids=["Client", "AsyncClient"])
+def call(request: pytest.FixtureRequest) -> Call:
+    made: Call = request.param
+    return made
+
+
+def test_create_sends_the_spec_with_a_fresh_idempotency_key(call: Call) -> None:
     api = FakeApi(job())
-    with api.client(api_key="secret-secret-secret") as client:
-        created = client.create(SPEC)
-        client.create(JobSpec.model_validate(SPEC))
+    key = {"api_key": "secret-secret-secret"}
+    created = call(api, lambda client: client.create(SPEC), **key)
+    call(api, lambda client: client.create(JobSpec.model_validate(SPEC)), **key)
     assert created.id == JOB_ID
     first, second = api.requests
     assert (first.method, first.url.path) == ("POST", "/v1/jobs")
@@ -40,27 +47,27 @@ def test_create_sends_the_spec_with_a_fresh_idempotency_key() -> None:
     assert JobSpec.model_validate(api.bodies[1]) == JobSpec.model_validate(SPEC)
 
 
-def test_a_lost_reply_is_repeated_with_the_same_key() -> None:
+def test_a_lost_reply_is_repeated_with_the_same_key(call: Call) -> None:
     api = FakeApi(httpx.ReadError("reset"), job())
-    assert api.client().create(SPEC).id == JOB_ID
+    assert call(api, lambda client: client.create(SPEC)).id == JOB_ID
     first, second = (request.headers["Idempotency-Key"] for request in api.requests)
     assert first == second
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_what_is_retryable_is_tried_again(status: int) -> None:
+def test_what_is_retryable_is_tried_again(call: Call, status: int) -> None:
     api = FakeApi(problem(status), problem(status), job())
-    assert api.client().get(JOB_ID).id == JOB_ID
+    assert call(api, lambda client: client.get(JOB_ID)).id == JOB_ID
     assert len(api.requests) == 3
 
 
-def test_retry_after_is_honoured_and_a_long_one_is_not_waited_for() -> None:
+def test_retry_after_is_honoured_and_a_long_one_is_not_waited_for(call: Call) -> None:
     with stamina.set_testing(False):
         api = FakeApi(problem(503, **{"Retry-After": "0.05"}), job())
-        assert api.client().get(JOB_ID).id == JOB_ID
+        assert call(api, lambda client: client.get(JOB_ID)).id == JOB_ID
         api = FakeApi(problem(503, **{"Retry-After": "3600"}))
         with pytest.raises(errors.Unavailable) as caught:
-            api.client().get(JOB_ID)
+            call(api, lambda client: client.get(JOB_ID))
     assert len(api.requests) == 1
     assert caught.value.retry_after == 3600
 
@@ -79,10 +86,10 @@ def test_retry_after_is_honoured_and_a_long_one_is_not_waited_for() -> None:
         (500, errors.ServerError),
     ],
 )
-def test_each_status_has_its_error_and_is_not_repeated(status: int, kind: type[errors.ApiError]) -> None:
+def test_each_status_has_its_error_and_is_not_repeated(call: Call, status: int, kind: type[errors.ApiError]) -> None:
     api = FakeApi(problem(status, code="some_code"))
     with pytest.raises(kind) as caught:
-        api.client().create(SPEC)
+        call(api, lambda client: client.create(SPEC))
     assert type(caught.value) is kind
     assert (caught.value.status, caught.value.code, caught.value.request_id) == (status, "some_code", "req_1")
     assert caught.value.errors[0].pointer == "/solver/kind"
@@ -90,26 +97,29 @@ def test_each_status_has_its_error_and_is_not_repeated(status: int, kind: type[e
     assert len(api.requests) == 1
 
 
-def test_an_error_without_a_problem_document_still_has_its_class() -> None:
+def test_an_error_without_a_problem_document_still_has_its_class(call: Call) -> None:
     with pytest.raises(errors.Unavailable, match="HTTP 502"):
-        FakeApi(httpx.Response(502, text="<html>proxy</html>")).client().get(JOB_ID)
+        call(FakeApi(httpx.Response(502, text="<html>proxy</html>")), lambda client: client.get(JOB_ID))
 
 
-def test_a_reply_that_is_not_ours_says_so() -> None:
+def test_a_reply_that_is_not_ours_says_so(call: Call) -> None:
     with pytest.raises(errors.UnexpectedReply, match="check the address"):
-        FakeApi(httpx.Response(200, text="hello")).client().get(JOB_ID)
+        call(FakeApi(httpx.Response(200, text="hello")), lambda client: client.get(JOB_ID))
 
 
-def test_fields_of_a_newer_server_are_ignored() -> None:
-    assert FakeApi(job() | {"new": 1, "spec": SPEC | {"new": 2}}).client().get(JOB_ID).id == JOB_ID
+def test_fields_of_a_newer_server_are_ignored(call: Call) -> None:
+    assert (
+        call(FakeApi(job() | {"new": 1, "spec": SHOWN_SPEC | {"new": 2}}), lambda client: client.get(JOB_ID)).id
+        == JOB_ID
+    )
 
 
-def test_nobody_answering_says_what_to_do() -> None:
+def test_nobody_answering_says_what_to_do(call: Call) -> None:
     api = FakeApi(httpx.ConnectError("refused"))
     with pytest.raises(errors.NoConnection, match="ascribe up") as caught:
-        api.client().get(JOB_ID)
+        call(api, lambda client: client.get(JOB_ID))
     assert "ASCRIBE_URL" in str(caught.value)
-    assert api.client().ready() is False
+    assert call(api, lambda client: client.ready()) is False
 
 
 def test_an_address_that_is_none_is_refused_at_once() -> None:
@@ -117,65 +127,68 @@ def test_an_address_that_is_none_is_refused_at_once() -> None:
         Client("localhost:8000")
 
 
-def test_deleting_again_after_a_lost_reply_is_done() -> None:
-    FakeApi(httpx.ReadError("reset"), problem(404)).client().delete(JOB_ID)
+def test_deleting_again_after_a_lost_reply_is_done(call: Call) -> None:
+    call(FakeApi(httpx.ReadError("reset"), problem(404)), lambda client: client.delete(JOB_ID))
     with pytest.raises(errors.NotFound):
-        FakeApi(problem(404)).client().delete(JOB_ID)
+        call(FakeApi(problem(404)), lambda client: client.delete(JOB_ID))
 
 
-def test_an_id_cannot_reach_another_path() -> None:
+def test_an_id_cannot_reach_another_path(call: Call) -> None:
     api = FakeApi(problem(404))
     with pytest.raises(errors.NotFound):
-        api.client().get("../../version")
+        call(api, lambda client: client.get("../../version"))
     assert api.requests[0].url.raw_path == b"/v1/jobs/..%2F..%2Fversion"
 
 
-def test_list_follows_pages_and_stops_at_the_limit() -> None:
+def test_list_follows_pages_and_stops_at_the_limit(call: Call) -> None:
     page = {"object": "list", "data": [job(), job()], "has_more": True, "first_id": JOB_ID, "last_id": JOB_ID}
     api = FakeApi(page)
-    assert len(list(api.client().list(status="running", labels={"team": "support"}, limit=3))) == 3
+    assert len(call(api, lambda client: client.list(status="running", labels={"team": "support"}, limit=3))) == 3
     first, second = (request.url.params for request in api.requests)
     assert dict(first) == {"status": "running", "limit": "3", "label.team": "support"}
     assert second["after"] == JOB_ID
 
 
-def test_scores_follow_pages() -> None:
+def test_scores_follow_pages(call: Call) -> None:
     envelope = {"object": "list", "job_id": JOB_ID, "vector": "mean", "sign": "..."}
     first = envelope | {"data": ROWS[:1], "has_more": True, "next_after": 0}
     api = FakeApi(first, envelope | {"data": ROWS[1:], "has_more": False, "next_after": None})
-    rows = api.client().scores(JOB_ID, order="proponents", top_k=2)
+    rows = call(api, lambda client: client.scores(JOB_ID, order="proponents", top_k=2))
     assert [row.id for row in rows] == ["a", "b"]
     assert api.requests[0].url.params["order"] == "proponents"
     assert api.requests[1].url.params["after"] == "0"
 
 
-def test_wait_polls_until_the_end_and_reports_progress() -> None:
+def test_wait_polls_until_the_end_and_reports_progress(call: Call) -> None:
     soon = {"Retry-After": "0.01"}
     steps = [running("loading", 0.0), running("solving", 0.5)]
     api = FakeApi(*(httpx.Response(200, json=step, headers=soon) for step in steps), job("succeeded"))
     seen: list[str] = []
-    done = api.client().wait(
-        JOB_ID, on_progress=lambda step: seen.append(step.progress.phase if step.progress else step.status)
+    done = call(
+        api,
+        lambda client: client.wait(
+            JOB_ID, on_progress=lambda step: seen.append(step.progress.phase if step.progress else step.status)
+        ),
     )
     assert done.result is not None
     assert seen == ["loading", "solving", "succeeded"]
 
 
-def test_wait_gives_up_after_its_time_with_the_job_in_hand() -> None:
+def test_wait_gives_up_after_its_time_with_the_job_in_hand(call: Call) -> None:
     api = FakeApi(httpx.Response(200, json=running("solving", 0.5), headers={"Retry-After": "5"}))
     with pytest.raises(errors.JobTimeout) as caught:
-        api.client().wait(JOB_ID, timeout=0.05)
+        call(api, lambda client: client.wait(JOB_ID, timeout=0.05))
     assert caught.value.job.status == "running"
 
 
-def test_create_and_wait_raises_by_outcome() -> None:
-    assert FakeApi(job(), job("succeeded")).client().create_and_wait(SPEC).status == "succeeded"
+def test_create_and_wait_raises_by_outcome(call: Call) -> None:
+    assert call(FakeApi(job(), job("succeeded")), lambda client: client.create_and_wait(SPEC)).status == "succeeded"
     with pytest.raises(errors.JobFailed, match="/solver/kind") as caught:
-        FakeApi(job(), job("failed")).client().create_and_wait(SPEC)
+        call(FakeApi(job(), job("failed")), lambda client: client.create_and_wait(SPEC))
     assert caught.value.job.error is not None
     assert caught.value.job.error.code == PROBLEM["code"]
     with pytest.raises(errors.JobCancelled):
-        FakeApi(job(), job("cancelled")).client().create_and_wait(SPEC)
+        call(FakeApi(job(), job("cancelled")), lambda client: client.create_and_wait(SPEC))
 
 
 def test_the_address_comes_from_the_environment_else_from_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,3 +216,27 @@ def test_the_package_loads_no_http_client_until_one_is_wanted() -> None:
     assert ascribe.Client is Client
     with pytest.raises(AttributeError):
         ascribe.Nothing  # noqa: B018
+
+
+def test_a_query_is_a_job_about_another(call: Call) -> None:
+    api = FakeApi(httpx.ReadError("reset"), job())
+    validation = {"source": {"kind": "inline", "rows": [{"text": "hello", "label": 0}]}}
+    asked = call(api, lambda client: client.query(JOB_ID, validation, name="again"))
+    assert asked.id == JOB_ID
+    first, second = api.requests
+    assert (second.method, second.url.path) == ("POST", f"/v1/jobs/{JOB_ID}/queries")
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+    assert api.bodies[1] == {"validation": validation, "name": "again"}
+    call(api, lambda client: client.query(JOB_ID, DatasetSpec.model_validate(validation)))
+    assert DatasetSpec.model_validate(api.bodies[2]["validation"]) == DatasetSpec.model_validate(validation)
+
+
+def test_events_follow_pages(call: Call) -> None:
+    def event(number: int) -> dict[str, object]:
+        steps = {"type": "started", "created_at": "2026-01-01T00:00:00Z", "attempt": 1, "message": "A worker started."}
+        return {"object": "event", "id": number, "job_id": JOB_ID, **steps}
+
+    pages = [{"data": [event(1)], "has_more": True, "last_id": 1}, {"data": [event(2)], "has_more": False}]
+    api = FakeApi(*pages)
+    assert [each.id for each in call(api, lambda client: client.events(JOB_ID))] == [1, 2]
+    assert [dict(request.url.params) for request in api.requests] == [{}, {"after": "1"}]

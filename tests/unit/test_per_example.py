@@ -10,26 +10,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ascribe.errors import UnsupportedModel
+from ascribe.settings import Settings
 from ascribe.sources.checkpoints import BlockShape, inspect_checkpoint
-from ascribe.sources.rows import Labels, read_rows
-from ascribe.spec import DatasetSpec, FileSource, ModelSpec
+from ascribe.sources.rows import Labels, Rows, read_rows
+from ascribe.spec import DatasetSpec, FileSource, ModelSpec, ParametersSpec
 from tests.support.tiny import LABELS, TARGETS, make_checkpoint, make_rows, write_rows
 from worker.data import make_batches, pack
 from worker.gradients.per_example import PerExampleGradients
 from worker.models import load_model
 
-MODEL = ModelSpec(base="base", adapter="adapter", dtype="float64")
+ADAPTED = ModelSpec(base="base", adapter="adapter", dtype="float64")
+BARE = ModelSpec(base="base", dtype="float64")
+SELECTIONS = {
+    "adapter": (ADAPTED, ParametersSpec(select="adapter")),
+    "adapter_and_head": (ADAPTED, ParametersSpec(select="adapter_and_head")),
+    "head": (BARE, ParametersSpec(select="modules", modules=("classifier",))),
+    "every_linear": (BARE, ParametersSpec(select="modules", modules=("*",))),
+}
+
+
+def _rows(root: Path) -> Rows:
+    write_rows(root / "rows.jsonl", make_rows(7))
+    dataset = DatasetSpec(source=FileSource(kind="file", path="rows.jsonl"))
+    return read_rows(Settings(data_root=root), dataset, "/train", Labels(len(LABELS), LABELS))
 
 
 @pytest.mark.parametrize("model_type", sorted(TARGETS))
-@pytest.mark.parametrize("select", ["adapter", "adapter_and_head"])
-def test_gradients_equal_autograd(tmp_path: Path, model_type: str, select: str) -> None:
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_gradients_equal_autograd(tmp_path: Path, model_type: str, selection: str) -> None:
+    model, parameters = SELECTIONS[selection]
     make_checkpoint(tmp_path, model_type)
-    write_rows(tmp_path / "rows.jsonl", make_rows(7))
-    checkpoint = inspect_checkpoint(tmp_path, MODEL, select)
-    loaded = load_model(checkpoint, MODEL, attention="eager", device="cpu")
-    dataset = DatasetSpec(source=FileSource(kind="file", path="rows.jsonl"))
-    rows = read_rows(tmp_path, dataset, "/train", Labels(len(LABELS), LABELS), max_rows=10)
+    rows = _rows(tmp_path)
+    checkpoint = inspect_checkpoint(tmp_path, model, parameters)
+    loaded = load_model(checkpoint, model, attention="eager", device="cpu")
     batches = make_batches(rows, 0, 7, loaded.tokenizer, max_length=16, token_budget=24, device="cpu")
     gradients = PerExampleGradients(loaded.model, checkpoint.blocks)
     assert len(batches) > 1
@@ -54,6 +68,27 @@ def _autograd(model: nn.Module, blocks: Sequence[BlockShape], loss: Tensor) -> I
     gradients = torch.autograd.grad(loss, [named[block.name] for block in blocks])
     for gradient in gradients:
         yield gradient.T if gradient.ndim == 2 and gradient.shape[0] > gradient.shape[1] else gradient
+
+
+def test_every_linear_layer_is_found_and_nothing_else(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    checkpoint = inspect_checkpoint(tmp_path, *SELECTIONS["every_linear"])
+    model = load_model(checkpoint, BARE, attention="eager", device="cpu").model
+    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    assert {name.rpartition(".")[0] for name in checkpoint.block_names} == linears
+    assert all(block.rank <= block.long_side for block in checkpoint.blocks)
+
+
+def test_a_layer_that_runs_once_for_the_whole_batch_is_refused(tmp_path: Path) -> None:
+    """DeBERTa's projections also run on the relative positions, once for all rows: no row has a gradient of its own."""
+    make_checkpoint(tmp_path, "deberta-v2", relative_attention=True, pos_att_type=["c2p"], share_att_key=True)
+    rows = _rows(tmp_path)
+    checkpoint = inspect_checkpoint(tmp_path, *SELECTIONS["every_linear"])
+    loaded = load_model(checkpoint, BARE, attention="eager", device="cpu")
+    batch = make_batches(rows, 0, 7, loaded.tokenizer, max_length=16, token_budget=64, device="cpu")[0]
+    with pytest.raises(UnsupportedModel) as raised:
+        PerExampleGradients(loaded.model, checkpoint.blocks)(batch)
+    assert raised.value.errors[0].code == "unsupported_parameter"
 
 
 def test_batches_keep_the_budget_and_every_row() -> None:

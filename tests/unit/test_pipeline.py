@@ -199,7 +199,7 @@ def test_blocks_whose_gradients_are_all_zero_score_zero_and_warn(workshop: Works
 
 def test_more_cells_than_the_server_takes(tmp_path: Path) -> None:
     workshop = make_workshop(tmp_path, max_cells=TRAIN * (VALIDATION + 1))
-    with pytest.raises(LimitExceeded, match="the limit is 280"):
+    with pytest.raises(LimitExceeded, match="over 280 scores a job, the limit max_cells"):
         workshop.run(make_spec())
 
 

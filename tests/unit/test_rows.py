@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ascribe.errors import InvalidInput, LimitExceeded
+from ascribe.settings import Settings
 from ascribe.sources.rows import Labels, Rows, read_rows
 from ascribe.spec import Columns, DatasetSpec, FileSource, InlineRow, InlineSource
 
@@ -23,13 +24,27 @@ def _file(root: Path, lines: list[Any], **options: Any) -> DatasetSpec:
 
 
 def _read(root: Path, dataset: DatasetSpec, **options: Any) -> Rows:
-    return read_rows(root, dataset, "/train", LABELS, **({"max_rows": 100} | options))
+    return read_rows(Settings(data_root=root, **({"max_rows": 100} | options)), dataset, "/train", LABELS)
 
 
-def test_names_and_integers_are_labels(tmp_path: Path) -> None:
-    rows = _read(tmp_path, _file(tmp_path, [{"text": "a", "label": "coding"}, {"text": "b", "label": 2}]))
+@pytest.mark.parametrize("labels", [("coding", "emotion"), (1, 2), ("1", "2"), (1, "2")])
+def test_names_and_integers_are_labels(tmp_path: Path, labels: tuple[Any, Any]) -> None:
+    rows = _read(tmp_path, _file(tmp_path, [{"text": "a", "label": labels[0]}, {"text": "b", "label": labels[1]}]))
     assert rows.labels == (1, 2)
     assert rows.ids == ("0", "1"), "no row has an id: rows are numbered"
+
+
+@pytest.mark.parametrize("labels", [("coding", 2), (2, "coding"), ("coding", "2")])
+def test_labels_of_two_kinds_are_refused(tmp_path: Path, labels: tuple[Any, Any]) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        _read(tmp_path, _file(tmp_path, [{"text": "a", "label": label} for label in labels]))
+    problem = raised.value.errors[0]
+    assert (problem.code, problem.pointer) == ("mixed_label_types", "/train/source/rows/1/label")
+
+
+def test_digits_that_are_a_name_are_the_name(tmp_path: Path) -> None:
+    stars = Labels(3, ("1", "2", "3"))
+    assert [stars.parse(value) for value in ("1", 1, "0", "9", "٣")] == [0, 1, 0, None, None]
 
 
 def test_callers_ids_are_kept_and_do_not_change_the_hash(tmp_path: Path) -> None:
@@ -68,6 +83,7 @@ def test_pairs(tmp_path: Path) -> None:
         ({"text": "  ", "label": 1}, "missing_text", "/text"),
         ({"text": ["x"], "label": 1}, "missing_text", "/text"),
         ({"text": "\ud800", "label": 1}, "bad_text", "/text"),
+        ({"id": "\ud800", "text": "x", "label": 1}, "bad_id", "/id"),
         ({"id": [SECRET], "text": "x", "label": 1}, "bad_id", "/id"),
         ([SECRET], "not_an_object", ""),
     ],
@@ -84,6 +100,7 @@ def test_a_pointer_names_the_role_not_the_callers_column(tmp_path: Path) -> None
     columns = Columns(id=None, text=SECRET, label="y")
     with pytest.raises(InvalidInput) as raised:
         _read(tmp_path, _file(tmp_path, [{SECRET: 3, "y": 0}], columns=columns))
+    assert SECRET not in str(raised.value)
     assert raised.value.errors[0].pointer == "/train/source/rows/0/text"
 
 

@@ -65,3 +65,18 @@ def test_scores_that_are_not_finite_name_the_block() -> None:
     ihvp_QP = torch.full((1, R * D), 1e300, dtype=torch.float64)
     with pytest.raises(NonFinite, match=r"layer\.3"):
         influence([_grad(3, seed=0)], ihvp_QP, "layer.3")
+
+
+@pytest.mark.parametrize("cancellation", [1e2, 1e7])
+def test_scores_of_many_rows_equal_float64(cancellation: float) -> None:
+    """Shared directions that the iHVP all but misses: float32 products lose the rest unless the tile notices."""
+    generator = Generator().manual_seed(1)
+    shared_P = torch.randn(3000, generator=generator, dtype=torch.float64)
+    shared_P /= shared_P.norm()
+    grad_NP = torch.randn(600, 3000, generator=generator) + cancellation * shared_P
+    grad_NP = grad_NP.float()
+    ihvp_QP = torch.randn(3, 3000, generator=generator, dtype=torch.float64)
+    ihvp_QP -= (ihvp_QP @ shared_P)[:, None] * shared_P
+    score_QN = influence([grad_NP[:290], grad_NP[290:]], ihvp_QP, "w")
+    expected_QN = ihvp_QP @ grad_NP.double().T
+    assert float((score_QN - expected_QN).norm() / expected_QN.norm()) < 1e-5

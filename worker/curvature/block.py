@@ -17,7 +17,8 @@ from torch import Tensor
 from ascribe.errors import NonFinite
 from worker.curvature.fisher import empirical_fisher
 from worker.curvature.gfim import gfim
-from worker.operators import IdentityOperator, LinearOperator, RowsOperator
+from worker.operators import DenseOperator, IdentityOperator, LinearOperator, RowsOperator
+from worker.saved import Saved
 
 CurvatureKind = Literal["gfim", "gfim_unnormalized", "empirical_fisher", "none"]
 
@@ -65,7 +66,36 @@ def build_block(name: str, kind: CurvatureKind, chunks: Sequence[Tensor], rank: 
             operator = gfim(chunks, rank, long_side, normalized=kind == "gfim")
             return CurvatureBlock(name, operator, rank, long_side, mean_squared_entry)
         case "empirical_fisher":
-            operator = empirical_fisher(chunks)
+            operator = empirical_fisher(chunks, rows.squared_norms())
         case "none":
             operator = IdentityOperator(rows.size)
     return CurvatureBlock(name, operator, 1, rows.size, mean_squared_entry)
+
+
+def save_block(block: CurvatureBlock) -> Saved:
+    """What a pass over the gradients found out about the block."""
+    facts = {"mean_squared_entry": block.mean_squared_entry}
+    match block.operator:
+        case DenseOperator(matrix_PP=matrix_PP):
+            return Saved({"matrix_PP": matrix_PP}, facts)
+        case RowsOperator() as rows:
+            return Saved({"squared_norm_N": rows.squared_norms()}, facts)
+        case _:
+            return Saved(facts=facts)
+
+
+def load_block(
+    name: str, kind: CurvatureKind, chunks: Sequence[Tensor], rank: int, long_side: int, saved: Saved
+) -> CurvatureBlock:
+    """What :func:`build_block` made of the same gradients, to the last bit, without a pass over them."""
+    mean_squared_entry = float(saved.facts["mean_squared_entry"])
+    operator: LinearOperator
+    match kind:
+        case "gfim" | "gfim_unnormalized":
+            operator = DenseOperator(saved.tensor("matrix_PP"))
+            return CurvatureBlock(name, operator, rank, long_side, mean_squared_entry)
+        case "empirical_fisher":
+            operator = empirical_fisher(chunks, saved.tensor("squared_norm_N"))
+        case "none":
+            operator = IdentityOperator(rank * long_side)
+    return CurvatureBlock(name, operator, 1, rank * long_side, mean_squared_entry)

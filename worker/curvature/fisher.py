@@ -12,6 +12,9 @@ from torch import Tensor
 from worker.operators import RowsOperator
 
 
-def empirical_fisher(chunks: Sequence[Tensor]) -> RowsOperator:
-    """``G^T G / N`` as products with the rows themselves; ``chunks`` are ``[n_i, P]``."""
-    return RowsOperator(chunks)
+def empirical_fisher(chunks: Sequence[Tensor], squared_norm_N: Tensor | None = None) -> RowsOperator:
+    """``G^T G / N`` as products with the rows themselves; ``chunks`` are ``[n_i, P]``.
+
+    ``squared_norm_N`` is ``||g_n||^2`` of every row in float64, where that is known already.
+    """
+    return RowsOperator(chunks, squared_norm_N)

@@ -1,7 +1,7 @@
 """Per-example gradients on disk, in shards under a content fingerprint, resumable at a shard.
 
-    <cache>/<fingerprint>/shard-00000.safetensors   grad float32 [n, P], loss float32 [n]
-    <cache>/<fingerprint>/shard-00000.json          rows and sha256; written last: its presence says the shard is whole
+    <entry>/shard-00000.safetensors   grad float32 [n, P], loss float32 [n]
+    <entry>/shard-00000.json          rows, parameters and sha256; written last: its presence says the shard is whole
 
 Every file is written under a temporary name and renamed, so a reader sees a whole file or none, and two workers that
 write one shard write the same bytes. No batch crosses a shard: a shard computed again has the same bits.
@@ -9,24 +9,23 @@ write one shard write the same bytes. No batch crosses a shard: a shard computed
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import Tensor
 
-from ascribe.errors import NonFinite, Problem, StorageFailed
-from ascribe.fingerprint import file_sha256
+from ascribe.errors import NonFinite, Problem
+from ascribe.store import Damaged, Store
+from worker.storage import storage_errors, write_tensors
 
 ComputeShard = Callable[[int, int], tuple[Tensor, Tensor]]
 """(start, stop) to (loss_N, grad_NP) of those rows."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +36,13 @@ class Gradients:
         shards: float32 ``[n_i, P]`` each, read-only views into files.
         loss_N: float32 ``[N]``.
         hit_rows: rows that were there before this job.
+        warnings: what was wrong with the rows that were there.
     """
 
     shards: tuple[Tensor, ...]
     loss_N: Tensor
     hit_rows: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -52,81 +53,104 @@ class Gradients:
         return [shard[:, columns] for shard in self.shards]
 
 
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """Rows ``start`` to ``stop`` of a dataset, in one file."""
+
+    path: Path
+    start: int
+    stop: int
+    parameters: int
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def bytes(self) -> int:
+        return self.rows * (self.parameters + 1) * torch.float32.itemsize
+
+    @property
+    def facts(self) -> dict[str, object]:
+        return {"rows": [self.start, self.stop], "parameters": self.parameters}
+
+
 def collect(
     folder: Path,
     rows: int,
     parameters: int,
     *,
+    store: Store,
     shard_rows: int,
     pointer: str,
     compute: ComputeShard,
     on_rows: Callable[[int], None],
 ) -> Gradients:
-    """Gradients of ``rows`` rows from ``folder``, computing the shards that are not there yet.
+    """Gradients of ``rows`` rows from ``folder``, an open entry of ``store``, computing the shards that are not there.
 
-    ``compute`` reports its own progress by batch; ``on_rows`` is told the rows found in the cache.
+    A shard that is not what was written (a flipped bit, a torn file) is computed again, and a warning says so. Room
+    for all that is missing is made before the first row is computed. ``compute`` reports its own progress by batch;
+    ``on_rows`` is told the rows found in the cache.
 
     Raises:
         NonFinite: a loss or gradient is not finite; ``pointer`` and the row's index name the first such rows.
-        StorageFailed: the folder cannot be written or read.
+        StorageFailed: the missing shards cannot fit, or the folder cannot be written or read.
     """
-    hit_rows = 0
-    with _storage_errors():
-        folder.mkdir(parents=True, exist_ok=True)
-    bounds = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
-    for index, (start, stop) in enumerate(bounds):
-        path = folder / f"shard-{index:05d}.safetensors"
-        if _is_whole(path, start, stop, parameters):
-            hit_rows += stop - start
-            on_rows(stop - start)
-            continue
-        loss_N, grad_NP = compute(start, stop)
-        _check_finite(loss_N, grad_NP, start, pointer)
-        with _storage_errors():
-            _write(path, loss_N, grad_NP, start, stop)
-    with _storage_errors():
-        loaded = [_read(folder / f"shard-{index:05d}.safetensors") for index in range(len(bounds))]
-    return Gradients(tuple(grad for grad, _ in loaded), torch.cat([loss for _, loss in loaded]), hit_rows)
+    shards = [
+        _Shard(folder / f"shard-{index:05d}.safetensors", start, min(start + shard_rows, rows), parameters)
+        for index, start in enumerate(range(0, rows, shard_rows))
+    ]
+    missing: list[_Shard] = []
+    damaged: list[_Shard] = []
+    for shard in shards:
+        try:
+            with storage_errors():
+                found = store.files.facts(shard.path) == shard.facts
+        except Damaged:
+            damaged.append(shard)
+            found = False
+        if found:
+            on_rows(shard.rows)
+        else:
+            missing.append(shard)
+    if missing:
+        store.make_room(sum(shard.bytes for shard in missing))
+    for shard in missing:
+        _fill(shard, store, pointer, compute)
+    with storage_errors():
+        loaded = [_read(shard.path) for shard in shards]
+    return Gradients(
+        tuple(grad for grad, _ in loaded),
+        torch.cat([loss for _, loss in loaded]),
+        hit_rows=rows - sum(shard.rows for shard in missing),
+        warnings=_warnings(damaged, pointer),
+    )
 
 
-def _is_whole(path: Path, start: int, stop: int, parameters: int) -> bool:
-    sidecar = path.with_suffix(".json")
-    if not (sidecar.exists() and path.exists()):
-        return False
-    try:
-        stated = json.loads(sidecar.read_bytes())
-        with safe_open(path, framework="pt") as file:
-            shape = file.get_slice("grad").get_shape()
-    except (OSError, ValueError, SafetensorError):
-        return False  # a torn file after a power cut: compute it again
-    return bool(stated["rows"] == [start, stop] and shape == [stop - start, parameters])
-
-
-def _write(path: Path, loss_N: Tensor, grad_NP: Tensor, start: int, stop: int) -> None:
-    with _renamed_into_place(path) as temporary:
-        save_file({"grad": grad_NP.contiguous(), "loss": loss_N.contiguous()}, temporary)
-        digest = file_sha256(temporary)
-    with _renamed_into_place(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps({"rows": [start, stop], "sha256": digest}))
-
-
-@contextmanager
-def _renamed_into_place(path: Path) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _fill(shard: _Shard, store: Store, pointer: str, compute: ComputeShard) -> None:
+    loss_N, grad_NP = compute(shard.start, shard.stop)
+    _check_finite(loss_N, grad_NP, shard.start, pointer)
+    store.make_room(shard.bytes)  # another job may have taken the room since
+    with storage_errors():
+        store.files.save(shard.path, lambda path: write_tensors(path, {"grad": grad_NP, "loss": loss_N}), shard.facts)
 
 
 def _read(path: Path) -> tuple[Tensor, Tensor]:
     with safe_open(path, framework="pt") as file:
         return file.get_tensor("grad"), file.get_tensor("loss")
+
+
+def _warnings(damaged: Sequence[_Shard], pointer: str) -> tuple[str, ...]:
+    if not damaged:
+        return ()
+    spans = ", ".join(f"{shard.start} to {shard.stop - 1}" for shard in damaged[:5])
+    more = f" and {len(damaged) - 5} more shards" if len(damaged) > 5 else ""
+    warning = (
+        f"cached gradients of the {pointer.strip('/')} rows {spans}{more} did not match their checksum and were "
+        "computed again: check the disk of the cache directory"
+    )
+    log.warning(warning)
+    return (warning,)
 
 
 def _check_finite(loss_N: Tensor, grad_NP: Tensor, start: int, pointer: str) -> None:
@@ -142,11 +166,3 @@ def _check_finite(loss_N: Tensor, grad_NP: Tensor, start: int, pointer: str) -> 
         "drop the rows, or run the model in float32",
         errors=problems,
     )
-
-
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise StorageFailed("the gradient cache cannot be written or read: check its disk space and rights") from error

@@ -11,6 +11,7 @@ from torch import Tensor
 from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint
 from ascribe.sources.rows import Rows
+from ascribe.store import Store
 from worker.data import make_batches
 from worker.gradients import cache
 from worker.gradients.cache import Gradients
@@ -23,19 +24,21 @@ def collect(
     checkpoint: Checkpoint,
     load: Callable[[], LoadedModel],
     *,
-    fingerprint: str,
+    store: Store,
+    folder: Path,
     max_length: int,
     settings: WorkerSettings,
     pointer: str,
     on_rows: Callable[[int, bool], None],
 ) -> Gradients:
-    """Per-example gradients of ``rows``; ``load`` is called only when a shard has to be computed.
+    """Per-example gradients of ``rows``, kept in ``folder``, an entry of ``store`` that the caller holds open.
 
+    ``load`` is called only when a shard has to be computed.
     ``on_rows`` is told (rows, found in the cache) at every batch; what it raises ends the pass.
 
     Raises:
         NonFinite: a row's loss or gradient is not finite; the row is named below ``pointer``.
-        StorageFailed: the cache directory cannot be written or read.
+        StorageFailed: the cache directory has no room, or cannot be written or read.
     """
 
     def compute(start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -55,9 +58,10 @@ def collect(
         return loss_N, grad_NP
 
     return cache.collect(
-        Path(settings.cache_dir) / "gradients" / fingerprint,
+        folder,
         len(rows),
         checkpoint.parameters,
+        store=store,
         shard_rows=settings.shard_rows,
         pointer=pointer,
         compute=compute,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ascribe.errors import UnsupportedModel
 from ascribe.sources.checkpoints import BlockShape
 from worker.data import Batch
+from worker.gradients.onednn import OneDnnLinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,23 @@ class PerExampleGradients:
     """Callable: a batch to ``(loss_N, grad_NP)``, float32, columns in the order of ``blocks``.
 
     Raises:
-        UnsupportedModel: a selected tensor does not belong to a Linear layer of the model.
+        UnsupportedModel: a selected tensor does not belong to a Linear layer of the model, or to one that runs once for
+            a whole batch rather than for every row of it.
     """
 
     def __init__(self, model: nn.Module, blocks: Sequence[BlockShape]) -> None:
         self._model = model
+        model.requires_grad_(False)  # an earlier selection's parameters would only lengthen the graph
         self._parameters = sum(block.size for block in blocks)
         self._linears = _select(model, blocks)
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        with _recorded(self._linears) as calls, torch.enable_grad():
+        with _recorded(self._linears) as calls, OneDnnLinear(), torch.enable_grad():
             logits_NC = self._model(**batch.inputs).logits
             loss_N = nn.functional.cross_entropy(logits_NC.float(), batch.labels_N, reduction="none")
-            outputs = [output for _, _, output in calls]
-            output_gradients = torch.autograd.grad(loss_N.sum(), outputs)
+            outputs = [_by_row(output, loss_N) for _, _, output in calls]
+            # A layer may run for nothing: what it gave has no part in the loss, and its gradient is zero.
+            output_gradients = torch.autograd.grad(loss_N.sum(), outputs, materialize_grads=True)
         grad_NP = torch.zeros(len(batch.positions), self._parameters, device=loss_N.device)
         for (linear, input_, _), output_gradient in zip(calls, output_gradients, strict=True):
             _add(grad_NP, linear, _tokens(input_), _tokens(output_gradient))
@@ -111,6 +115,16 @@ def _recorded(linears: Sequence[SelectedLinear]) -> Iterator[list[Call]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _by_row(output: Tensor, loss_N: Tensor) -> Tensor:
+    if len(output) != len(loss_N):
+        raise UnsupportedModel.at(
+            "/parameters/select",
+            "unsupported_parameter",
+            "a selected layer also runs once for all rows of a batch (on relative positions): leave it out",
+        )
+    return output
 
 
 def _tokens(value: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
 from ascribe.status import SolveStatus
 from worker.operators import Damped, LinearOperator
+from worker.saved import Saved
 
 StateT = TypeVar("StateT")
 OperatorT = TypeVar("OperatorT", bound=LinearOperator)
@@ -68,6 +69,21 @@ class Solver(ABC, Generic[StateT]):
     def quadratic(self, state: StateT, rhs_PK: Tensor) -> Tensor:
         """``v^T A^-1 v`` for each column, ``[K]``, float64."""
         return (rhs_PK * self.compute(state, rhs_PK)[0]).sum(dim=0)
+
+
+class Reusable(Solver[StateT]):
+    """A solver whose ``init`` is worth keeping: a later job on the same operator starts from its state."""
+
+    keeps: ClassVar[str]
+    """What that state is, in words."""
+
+    @abstractmethod
+    def save(self, state: StateT) -> Saved:
+        """All of a usable state that does not follow from the operator at little cost."""
+
+    @abstractmethod
+    def load(self, operator: Damped, saved: Saved) -> StateT:
+        """The state that :meth:`save` was given, to the last bit. Raises TypeError as :meth:`check` does."""
 
 
 def require(operator: Damped, kind: type[OperatorT]) -> OperatorT:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -23,7 +24,8 @@ from ascribe.errors import PlanExceedsSteps
 from ascribe.lissa_bound import steps_needed
 from ascribe.status import SolveStatus
 from worker.operators import Damped, SampledOperator
-from worker.solvers.base import Solver, Stats, require
+from worker.saved import Saved
+from worker.solvers.base import Reusable, Stats, require
 from worker.spectrum import lanczos
 
 # At this many times tr C / lambda_max examples a batch the noise costs a quarter of the step size.
@@ -62,8 +64,10 @@ class LissaState:
 
 
 @dataclass(frozen=True)
-class Lissa(Solver[LissaState]):
+class Lissa(Reusable[LissaState]):
     """Takes a :class:`SampledOperator`. What is ``None`` is chosen from the spectrum; what is not is honoured."""
+
+    keeps: ClassVar[str] = "the plan; the iteration runs anew for every right-hand side"
 
     step_size: float | None = None
     batch_size: int | None = None
@@ -106,6 +110,13 @@ class Lissa(Solver[LissaState]):
         if plan.steps > self.max_steps:
             raise PlanExceedsSteps(self._refusal(plan, operator.damping))
         return LissaState(operator, examples, plan)
+
+    def save(self, state: LissaState) -> Saved:
+        return Saved(facts=asdict(state.plan))
+
+    def load(self, operator: Damped, saved: Saved) -> LissaState:
+        examples = require(operator, SampledOperator)  # type: ignore[type-abstract]  # only isinstance
+        return LissaState(operator, examples, LissaPlan(**saved.facts))
 
     def plan(
         self, *, trace: float, largest_eigenvalue: float, max_squared_norm: float, count: int, damping: float

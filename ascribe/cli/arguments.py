@@ -1,0 +1,25 @@
+"""Arguments that several commands take."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from ascribe.result import MEAN, SELF_INFLUENCE, TRAIN_LOSS
+
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as submit printed it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+
+
+class Vector(StrEnum):
+    MEAN = MEAN
+    SELF_INFLUENCE = SELF_INFLUENCE
+    TRAIN_LOSS = TRAIN_LOSS
+    ALL = "all"
+
+
+VectorName = Annotated[Vector, typer.Option("--vector", help="Which numbers; all: a matrix, for download.")]
+ValidationId = Annotated[str | None, typer.Option(help="Scores for this one validation row in place of the mean.")]
+TrainId = Annotated[str | None, typer.Option(help="Scores of this one train row for every validation row.")]

@@ -1,0 +1,113 @@
+"""What requests and answers are made of, whoever sends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeAlias, TypedDict, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from ascribe.client.errors import UnexpectedReply
+from ascribe.result import Diagnostics, ScoredRow, Summary
+from ascribe.spec import JobSpec
+
+T = TypeVar("T")
+U = TypeVar("U")
+Document: TypeAlias = dict[str, Any]
+Spec: TypeAlias = JobSpec | Mapping[str, Any]
+ScoredRows: TypeAlias = list[ScoredRow]
+Order = Literal["row", "proponents", "opponents", "absolute"]
+Format = Literal["ndjson", "csv", "parquet", "arrow"]
+
+MEDIA_TYPES: Mapping[Format, str] = {
+    "ndjson": "application/x-ndjson",
+    "csv": "text/csv",
+    "parquet": "application/vnd.apache.parquet",
+    "arrow": "application/vnd.apache.arrow.stream",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Generic[T]):
+    """``parse`` makes the answer of a successful reply and raises UnexpectedReply."""
+
+    method: str
+    path: str
+    parse: Callable[[httpx.Response], T]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    content: Callable[[], Iterator[bytes]] | None = None
+    """A body in pieces; called again for every try."""
+    held_seconds: float = 0.0
+    """How long the API was asked to hold the reply back, on top of the usual patience."""
+
+    def parsed_by(self, parse: Callable[[httpx.Response], U]) -> Request[U]:
+        """The same question with another reading of its reply."""
+        return Request(
+            self.method, self.path, parse, self.params, self.headers, self.json, self.content, self.held_seconds
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Part of a list, and what to ask for the rest; None after the last part."""
+
+    data: list[T]
+    following: Request[Page[T]] | None
+
+
+class Selection(TypedDict, total=False):
+    """Which scores of a job, in which order. Left out: the mean over the validation rows, for every train row.
+
+    ``vector``: ``mean``, ``self_influence``, ``train_loss``, or ``all``, a column a validation row, for batches,
+    tables and downloads alone. ``validation_id``: the scores for that one validation row in place of the mean.
+    ``train_id``: the scores of that one train row for every validation row. ``order``: ``proponents`` (highest
+    first), ``opponents`` (lowest first), ``absolute`` (largest magnitude first) or ``row``. ``top_k``: only so many,
+    from the start of the order.
+    """
+
+    vector: str
+    validation_id: str | None
+    train_id: str | None
+    order: Order | None
+    top_k: int | None
+
+
+class QueryOptions(TypedDict, total=False):
+    """``output``: which scores to keep; left out, as the earlier job had it. The rest is as when a job is created."""
+
+    name: str | None
+    labels: Mapping[str, str] | None
+    output: Mapping[str, bool] | None
+    idempotency_key: str | None
+
+
+class JobSummary(Summary):
+    """What ``GET /v1/jobs/{id}/summary`` answers."""
+
+    diagnostics: Diagnostics
+
+
+class Dataset(BaseModel):
+    """What ``POST /v1/datasets`` answers, as far as the client needs it."""
+
+    id: str
+
+
+def as_model(kind: type[T]) -> Callable[[httpx.Response], T]:
+    """A parser of JSON bodies. A newer API may send fields this client does not know: they are ignored."""
+
+    def parse(response: httpx.Response) -> T:
+        try:
+            return TypeAdapter(kind).validate_json(response.content, extra="ignore")
+        except ValidationError as error:
+            where = "/".join(str(part) for part in error.errors(include_input=False)[0]["loc"])
+            raise UnexpectedReply(
+                f"the reply to {response.request.method} {response.request.url.path} is not an Ascribe API's "
+                f"(at /{where}): check the address, or upgrade the older side"
+            ) from None
+
+    return parse

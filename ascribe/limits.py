@@ -1,0 +1,36 @@
+"""The limits that need more than one field, or the settings, to check: the same words from the service and a worker."""
+
+from __future__ import annotations
+
+from ascribe.errors import LimitExceeded
+from ascribe.result import vector_names
+from ascribe.settings import Settings
+from ascribe.sources.checkpoints import Checkpoint
+from ascribe.spec import JobSpec
+
+
+def exceeded(pointer: str, message: str) -> LimitExceeded:
+    return LimitExceeded.at(pointer, "limit_exceeded", message)
+
+
+def check_model(spec: JobSpec, checkpoint: Checkpoint, settings: Settings) -> None:
+    """Raises LimitExceeded: rows that may be longer, or gradients larger, than this server takes."""
+    if spec.model.max_length > settings.max_row_tokens:
+        raise exceeded("/model/max_length", f"must be at most {settings.max_row_tokens}, the limit max_row_tokens")
+    if checkpoint.parameters > settings.max_parameters:
+        raise exceeded(
+            "/parameters",
+            f"a row's gradient would have {checkpoint.parameters} entries; the limit max_parameters is "
+            f"{settings.max_parameters}: select fewer matrices, or use an adapter of lower rank",
+        )
+
+
+def check_cells(spec: JobSpec, train_rows: int, validation_rows: int, settings: Settings) -> None:
+    """Raises LimitExceeded: more scores than one job may store."""
+    vectors = len(vector_names(spec.output, validation_rows))
+    if vectors * train_rows > settings.max_cells:
+        raise exceeded(
+            "/output/per_validation_row" if spec.output.per_validation_row else "/train/limit",
+            f"{vectors} vectors of {train_rows} scores are over {settings.max_cells} scores a job, the limit "
+            "max_cells: leave out the scores per validation row, or limit the rows",
+        )

@@ -1,0 +1,1 @@
+"""Datasets: rows uploaded once and named in jobs by their content."""

@@ -1,0 +1,1 @@
+"""New questions to a job that succeeded."""

@@ -1,0 +1,169 @@
+"""What can go wrong with cached gradients under a job: flipped bits, no room, a full disk, a folder that goes away."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from ascribe.errors import StorageFailed
+from ascribe.job import Phase, Progress
+from ascribe.store import Store
+from tests.support.jobs import TRAIN, VALIDATION, Shelf, Workshop, make_spec, make_workshop
+from worker.pipeline import Bench, run
+from worker.progress import Reporter
+
+ROW_BYTES = (8 * 4 * 32 + 1) * 4
+OTHER_ROW = {"source": {"kind": "inline", "rows": [{"text": "how do i undo a commit", "label": "coding"}]}}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return make_workshop(tmp_path)
+
+
+def fresh(workshop: Workshop, **settings: object) -> Workshop:
+    """The same folders under a process that has seen none of their files."""
+    return Workshop(workshop.root, Bench(workshop.bench.settings.model_copy(update=settings)))
+
+
+def shards(workshop: Workshop) -> list[Path]:
+    return sorted((workshop.bench.settings.cache_dir / "gradients").rglob("*.safetensors"))
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 16
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_found_mended_and_told(workshop: Workshop) -> None:
+    _, first = workshop.run(make_spec())
+    (damaged,) = workshop.bench.settings.cache_dir.rglob("shard-00001.safetensors")
+    flip_a_bit(damaged)
+    manifest, second = fresh(workshop).run(make_spec())
+    assert second.staged == first.staged
+    assert manifest.diagnostics.cache["train"].hit_rows == TRAIN - 16
+    (warning,) = (warning for warning in manifest.diagnostics.warnings if "checksum" in warning)
+    assert "train rows 16 to 31" in warning
+    manifest, _ = fresh(workshop).run(make_spec())
+    assert manifest.diagnostics.cache["train"].hit_rows == TRAIN
+    assert not any("checksum" in warning for warning in manifest.diagnostics.warnings)
+
+
+def test_a_flipped_bit_under_a_warm_worker(workshop: Workshop) -> None:
+    """What a process has verified, it verifies again once the file has changed."""
+    _, first = workshop.run(make_spec())
+    flip_a_bit(shards(workshop)[0])
+    manifest, second = workshop.run(make_spec())
+    assert any("checksum" in warning for warning in manifest.diagnostics.warnings)
+    assert second.staged == first.staged
+
+
+def test_too_many_bytes_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path, cache_max_bytes=TRAIN * ROW_BYTES - 1)
+    with pytest.raises(StorageFailed, match=f"needs {TRAIN * ROW_BYTES} bytes .* limit of {TRAIN * ROW_BYTES - 1} "):
+        workshop.run(make_spec())
+    assert workshop.bench.models._model is None
+    assert shards(workshop) == []
+
+
+def test_a_full_disk_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path, cache_reserve_bytes=shutil.disk_usage(tmp_path).free * 2)
+    with pytest.raises(StorageFailed, match="free on the disk"):
+        workshop.run(make_spec())
+    assert workshop.bench.models._model is None
+
+
+def test_the_longest_unused_gradients_make_room(tmp_path: Path) -> None:
+    rows = TRAIN + VALIDATION + 1  # and a little for what is no gradient
+    workshop = make_workshop(tmp_path, cache_max_bytes=rows * ROW_BYTES + 20_000)
+    workshop.run(make_spec("none", "identity"))
+    workshop.run(make_spec("none", "identity", train=OTHER_ROW))
+    (workshop.root / "train.jsonl").write_text((workshop.root / "train.jsonl").read_text().replace("dog", "cat"))
+    workshop.run(make_spec("none", "identity"))
+    manifest, _ = workshop.run(make_spec("none", "identity"))
+    assert manifest.diagnostics.cache["train"].hit_rows == TRAIN
+    assert manifest.diagnostics.cache["validation"].hit_rows == VALIDATION
+    entries = [entry for entry in workshop.bench.store.entries() if entry.kind == "gradients"]
+    assert sum(entry.bytes for entry in entries) <= rows * ROW_BYTES + 20_000
+    assert max(entry.bytes for entry in entries) < 2 * TRAIN * ROW_BYTES
+
+
+def test_another_process_cannot_take_what_the_job_reads_in_any_phase(workshop: Workshop) -> None:
+    """Eviction between two phases: everything the job opened is in use until its last vector is staged."""
+    other = Store(workshop.bench.settings.cache_dir, max_bytes=1)
+    seen: dict[Phase, set[tuple[str, bool]]] = {}
+
+    def evict(progress: Progress) -> bool:
+        entries = [entry for entry in other.entries() if entry.kind == "gradients"]
+        removed = [other.remove(entry.kind, entry.key) for entry in entries]
+        assert not any(removed)
+        seen[progress.phase] = {(entry.key, entry.pinned) for entry in entries}
+        return False
+
+    run(make_spec(), workshop.bench, Reporter(evict), Shelf())
+    for phase in (Phase.BUILDING_CURVATURE, Phase.SOLVING, Phase.SCORING, Phase.WRITING):
+        assert [pinned for _, pinned in seen[phase]] == [True, True]
+    assert not any(entry.pinned for entry in other.entries())
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_cache_directory_that_goes_away_ends_the_job_with_words(workshop: Workshop, phase: Phase) -> None:
+    """Mapped gradients outlive their files, so a job past them may also succeed; it never crashes."""
+    expected = fresh(workshop).run(make_spec())[1].staged
+    shutil.rmtree(workshop.bench.settings.cache_dir)
+    gone = False
+
+    def remove(progress: Progress) -> bool:
+        nonlocal gone
+        if progress.phase is phase and not gone:
+            gone = True
+            shutil.rmtree(workshop.bench.settings.cache_dir, ignore_errors=True)
+        return False
+
+    with suppress(StorageFailed):
+        run(make_spec(), workshop.bench, Reporter(remove), shelf := Shelf())
+        assert shelf.staged == expected
+    assert gone
+    assert workshop.run(make_spec())[1].staged == expected
+
+
+def test_the_directory_goes_away_between_two_shards(workshop: Workshop) -> None:
+    load, calls = workshop.bench.models.get, 0
+
+    def get(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            shutil.rmtree(workshop.bench.settings.cache_dir)
+        return load(*arguments)  # type: ignore[arg-type]  # passed on as they came
+
+    workshop.bench.models.get = get  # type: ignore[method-assign,assignment]  # called before every shard
+    with pytest.raises(StorageFailed, match="ENOENT"):
+        workshop.run(make_spec())
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The kernel refuses the write, as a full disk does, without filling one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_in_mid_write_leaves_nothing_half_written(workshop: Workshop) -> None:
+    with files_no_larger_than(16 * ROW_BYTES // 2), pytest.raises(StorageFailed, match="full"):
+        workshop.run(make_spec())
+    (entry,) = workshop.bench.store.entries()
+    assert (entry.bytes, entry.pinned) == (0, False)
+    files = [path.name for path in (workshop.bench.settings.cache_dir / "gradients" / entry.key).iterdir()]
+    assert files == [".lock"]
+    workshop.run(make_spec())
