@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test check format openapi bench clean
+.PHONY: help demo test check format openapi bench fuzz clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,8 +32,11 @@ format: $(VENV)/.dev  ## let ruff format and fix
 openapi: $(VENV)/.dev  ## write openapi/openapi.json anew
 	$(BIN)/python -m service.openapi
 
-bench: $(VENV)/.dev  ## per-example gradients and scoring beside their floors
+bench: $(VENV)/.dev  ## speed, memory and latency beside their floors
 	$(BIN)/python -m benchmarks
+
+fuzz: $(VENV)/.dev  ## schemathesis over the whole API, with a new seed each time
+	$(BIN)/python -m tests.support.fuzzing --examples 200
 
 clean:  ## remove the environment and all generated state
 	rm -rf $(VENV) .ascribe build *.egg-info

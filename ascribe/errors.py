@@ -14,6 +14,7 @@ AscribeError
 ├── Expired                 410  the scores have outlived their TTL
 ├── QueueFull               429  as many jobs wait as this server takes; retry
 ├── QueueUnavailable        503  Redis does not answer; retry
+├── Busy                    503  as many files are being read as this server reads at once; retry
 ├── NonFinite               failed job: a loss, gradient, curvature or solution is not finite
 ├── SolveFailed             failed job: a solve ended without a usable solution
 ├── OutOfMemory             failed job: model, batch or block does not fit
@@ -110,6 +111,10 @@ class QueueFull(AscribeError):
 
 class QueueUnavailable(AscribeError):
     code, title, status, retryable = "queue_unavailable", "Queue unavailable", 503, True
+
+
+class Busy(AscribeError):
+    code, title, status, retryable = "busy", "Busy", 503, True
 
 
 class NonFinite(AscribeError):

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(
         default=900, gt=0, description="Renewal stops when progress has not moved for so long."
     )
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: int = Field(default=3, ge=1, description="Times a job is begun before it fails as worker_lost.")
     reconcile_seconds: float = Field(default=2, gt=0)
     ring_again_seconds: float = Field(default=15, gt=0, description="A queued job nobody claimed is rung again.")
 
@@ -73,7 +73,7 @@ class ServiceSettings(Settings):
         default=500, ge=0, description="Clients that may follow events or wait for a job at once; others poll."
     )
     slow_reader_seconds: float = Field(
-        default=60, gt=0, description="A client that takes nothing of its download for so long is let go."
+        default=60, gt=0, description="A client to whom nothing of its download could be sent for so long is let go."
     )
 
 

@@ -10,163 +10,66 @@ import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
+    StrictBool,
+    StrictFloat,
     StrictInt,
     StringConstraints,
     Tag,
-    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from ascribe.lissa_bound import minimum_steps
+from ascribe.spec_inputs import (
+    DATASET_ID_PATTERN,
+    Columns,
+    DatasetSource,
+    DatasetSpec,
+    FileSource,
+    InlineRow,
+    InlineSource,
+    ModelSpec,
+    ParametersSpec,
+    Part,
+    ShortText,
+)
 
+__all__ = [
+    "DATASET_ID_PATTERN",
+    "JOB_ID_PATTERN",
+    "PAIRS",
+    "CholeskySolver",
+    "Columns",
+    "Curvature",
+    "Damping",
+    "DataInfSolver",
+    "DatasetSource",
+    "DatasetSpec",
+    "FileSource",
+    "IdentitySolver",
+    "InlineRow",
+    "InlineSource",
+    "JobSpec",
+    "LabelKey",
+    "LabelValue",
+    "LissaSolver",
+    "ModelSpec",
+    "OutputSpec",
+    "ParametersSpec",
+    "Part",
+    "QueryOf",
+    "SchulzSolver",
+    "ShortText",
+    "Solver",
+    "default_damping",
+]
 
-class Part(BaseModel):
-    """Base of every part of the spec: immutable, and an unknown field is an error, not a surprise."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=255)]
-ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-RowId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 JOB_ID_PATTERN = r"^job_[0-9a-f]{32}$"
-DATASET_ID_PATTERN = r"^ds_[0-9a-f]{64}$"
-
-
-def _check_path(value: str) -> str:
-    if value.startswith(("/", "~")) or "\\" in value or "\0" in value or ".." in value.split("/"):
-        raise PydanticCustomError(
-            "path_outside_root", "must be a path below the data root, relative to it, with no '..' in it"
-        )
-    return value
-
-
-def _check_optional_path(value: str | None) -> str | None:
-    return None if value is None else _check_path(value)
-
-
-class ModelSpec(Part):
-    """The checkpoint: a base alone, or with a LoRA adapter; folders of safetensors below the data root."""
-
-    task: Literal["sequence-classification"] = "sequence-classification"
-    base: ShortText = Field(
-        description="Folder of the base checkpoint, relative to the data root.", examples=["minilm"]
-    )
-    adapter: ShortText | None = Field(
-        default=None,
-        description="Folder of the LoRA adapter, relative to the data root. With null the base is scored as it is: it "
-        "must bring its own trained head, and `parameters` must say which of its weights are meant.",
-        examples=["topics-lora"],
-    )
-    dtype: Literal["float32", "bfloat16", "float64"] = Field(
-        default="float32",
-        description="Precision the model runs in. Curvature is accumulated in float64 whatever this is.",
-    )
-    max_length: int = Field(default=128, ge=1, le=8192, description="Tokens a row is truncated to.")
-
-    _paths = field_validator("base", "adapter")(_check_optional_path)
-
-
-class Columns(Part):
-    """Which field of a row holds what."""
-
-    id: ColumnName | None = Field(
-        default="id",
-        description="Row id. Where no row of the file has this field, or with null, rows are numbered from 0.",
-    )
-    text: ColumnName = "text"
-    text_pair: ColumnName | None = Field(default=None, description="Second text of a pair, for pair tasks.")
-    label: ColumnName = Field(default="label", description="An integer class or one of the model's label names.")
-
-
-class FileSource(Part):
-    """A file of rows below the data root. JSON lines, CSV and TSV may be gzip."""
-
-    kind: Literal["file"]
-    path: ShortText = Field(examples=["topics/train.jsonl"])
-    format: Literal["jsonl", "csv", "tsv", "parquet"] | None = Field(
-        default=None,
-        description="With null, by the ending of the path: .jsonl .ndjson .json .csv .tsv .parquet, or .gz.",
-    )
-
-    _paths = field_validator("path")(_check_path)
-
-
-class DatasetSource(Part):
-    """Rows uploaded before with `POST /v1/datasets`."""
-
-    kind: Literal["dataset"]
-    id: Annotated[str, StringConstraints(pattern=DATASET_ID_PATTERN)] = Field(description="As the upload answered.")
-
-
-class InlineRow(Part):
-    id: RowId | None = None
-    text: str
-    text_pair: str | None = None
-    label: StrictInt | str
-
-
-class InlineSource(Part):
-    """Rows carried in the request itself, up to 10 000."""
-
-    kind: Literal["inline"]
-    rows: tuple[InlineRow, ...] = Field(min_length=1, max_length=10_000)
-
-    @model_validator(mode="after")
-    def _all_or_no_ids(self) -> Self:
-        ids = [row.id for row in self.rows if row.id is not None]
-        if ids and len(ids) != len(self.rows):
-            raise PydanticCustomError("missing_id", "give every row an id, or none")
-        if len(set(ids)) != len(ids):
-            raise PydanticCustomError("duplicate_id", "row ids must be unique")
-        return self
-
-
-Source = Annotated[FileSource | DatasetSource | InlineSource, Field(discriminator="kind")]
-
-
-class DatasetSpec(Part):
-    source: Source
-    columns: Columns = Columns()
-    limit: int | None = Field(default=None, ge=1, description="Use the first so many rows only.")
-
-
-ModulePattern = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-
-class ParametersSpec(Part):
-    """The parameters whose gradients are compared."""
-
-    select: Literal["adapter", "adapter_and_head", "modules"] = Field(
-        default="adapter",
-        description="'adapter': the LoRA matrices alone. 'adapter_and_head': those and the weights saved with the "
-        "adapter, as the papers' code does. 'modules': weights of a base without an adapter, named by `modules`.",
-    )
-    modules: tuple[ModulePattern, ...] = Field(
-        default=(),
-        max_length=64,
-        description="Names of modules or of their tensors; `*` stands for any characters, dots too. A module brings "
-        "all of its Linear layers. For select 'modules' alone.",
-        examples=[["classifier", "bert.encoder.layer.5.*.weight"]],
-    )
-
-    @model_validator(mode="after")
-    def _modules_belong_to_their_selection(self) -> Self:
-        if (self.select == "modules") != bool(self.modules):
-            raise PydanticCustomError(
-                "modules_and_select",
-                "name modules with select 'modules', and with no other",
-                {"pointer": "/parameters/modules"},
-            )
-        return self
 
 
 class Gfim(Part):
@@ -195,7 +98,7 @@ class NoCurvature(Part):
 
 Curvature = Annotated[Gfim | GfimUnnormalized | EmpiricalFisher | NoCurvature, Field(discriminator="kind")]
 
-Tolerance = Annotated[float, Field(ge=1e-16, lt=1, description="Relative residual to reach.")]
+Tolerance = Annotated[StrictFloat, Field(ge=1e-16, lt=1, description="Relative residual to reach.")]
 
 
 class SchulzSolver(Part):
@@ -206,7 +109,7 @@ class SchulzSolver(Part):
     start: Literal["chebyshev", "published"] = Field(
         default="chebyshev", description="'published' reproduces the released code, hidden damping included."
     )
-    iterations: int | None = Field(
+    iterations: StrictInt | None = Field(
         default=None, ge=1, le=200, description="Steps of the published start (30 there); not an option of 'chebyshev'."
     )
 
@@ -236,10 +139,10 @@ class LissaSolver(Part):
 
     kind: Literal["lissa"]
     tolerance: Tolerance = 1e-2
-    step_size: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    steps: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    max_steps: int = Field(
+    step_size: Literal["auto"] | Annotated[StrictFloat, Field(gt=0)] = "auto"
+    batch_size: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = "auto"
+    steps: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = "auto"
+    max_steps: StrictInt = Field(
         default=5000, ge=1, le=1_000_000, description="A plan that needs more fails before it starts."
     )
 
@@ -268,7 +171,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
 }
 """Which solvers go with which curvature: the one table behind the 422, ``GET /v1/methods`` and the registry."""
 
-DampingFactor = Annotated[float, Field(ge=1e-30, le=1e30)]
+DampingFactor = Annotated[StrictFloat, Field(ge=1e-30, le=1e30)]
 """Positive; the bounds only keep arithmetic with it finite."""
 
 
@@ -311,8 +214,8 @@ Damping = Annotated[
 
 
 class OutputSpec(Part):
-    per_validation_row: bool = Field(default=True, description="Scores for every validation row beside their mean.")
-    self_influence: bool = Field(default=False, description="The score of every train row with itself.")
+    per_validation_row: StrictBool = Field(default=True, description="Scores for every validation row beside their mean.")
+    self_influence: StrictBool = Field(default=False, description="The score of every train row with itself.")
 
 
 class QueryOf(Part):
@@ -340,7 +243,7 @@ class JobSpec(Part):
     damping: Damping | None = None
     solver: Solver
     output: OutputSpec = OutputSpec()
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: StrictInt = Field(default=0, ge=0, lt=2**63)
     query_of: QueryOf | None = Field(
         default=None, description="Where `POST /v1/jobs/{id}/queries` made this spec: of which job it asks more."
     )

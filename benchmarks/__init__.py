@@ -1,1 +1,1 @@
-"""``make bench``: our hot paths beside their floors, in one run on one thread."""
+"""``make bench``: our hot paths beside their floors, a file a benchmark."""

@@ -28,6 +28,8 @@ class Sizes:
     rows: int = 2000
     queries: int = 16
     tokens: int = 32
+    new_queries: int = 10
+    repeats: int = 5
     pollers: int = 200
     seconds: float = 15.0
     """How long each server is polled."""
@@ -37,7 +39,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(rows=24, queries=3, tokens=8, pollers=20, seconds=1.0)
+QUICK = Sizes(rows=24, queries=3, tokens=8, new_queries=2, repeats=1, pollers=20, seconds=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class Subject:
         random = Random(name)  # noqa: S311 - reproducible, not secret
         tokenizer = AutoTokenizer.from_pretrained(self.data_root / self.base, local_files_only=True)
         lines = (self.data_root / self.sentences).read_text(encoding="utf-8").splitlines()
-        sentences = [json.loads(line) for line in lines]
+        # Short ones, so that a row ends soon after it is long enough.
+        sentences = [row for row in map(json.loads, lines) if len(row["text"].split()) <= 16]
         for index in range(count):
             first = random.choice(sentences)
             text = first["text"]

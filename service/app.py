@@ -18,6 +18,7 @@ from service.datasets.endpoints import router as datasets_router
 from service.events.endpoints import router as events_router
 from service.health.endpoints import router as health_router
 from service.jobs.endpoints import router as jobs_router
+from service.limits.endpoints import router as limits_router
 from service.methods.endpoints import router as methods_router
 from service.metrics.collector import LedgerCollector
 from service.metrics.endpoints import router as metrics_router
@@ -70,6 +71,7 @@ def create_app(settings: ServiceSettings, *, ledger: Ledger, doorbell: Doorbell)
         events_router,
         results_router,
         methods_router,
+        limits_router,
         health_router,
         metrics_router,
     ):

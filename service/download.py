@@ -12,15 +12,15 @@ from starlette.types import Send
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = 1 << 18
+PIECE_BYTES = 1 << 16
 """What is handed to the server at once: it may lie in its write buffer until the client takes it."""
 
 
 class Download(StreamingResponse):
-    """Runs ``chunks`` in threads, one chunk ahead of nothing: what is made waits for the client, never piles up.
+    """Runs ``chunks`` in threads. The next one is made when the client has taken the last: none pile up.
 
-    A client that takes nothing for ``patience_seconds``, or goes away, ends the generator, and with it whatever it
-    holds. While it waits for the client, it holds no thread.
+    A client to whom nothing could be sent for ``patience_seconds``, or that went away, ends the generator, and with
+    it whatever that holds. While the client is waited for, no thread is held.
     """
 
     def __init__(
@@ -50,5 +50,5 @@ class Download(StreamingResponse):
         with anyio.move_on_after(self._patience_seconds) as scope:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         if scope.cancelled_caught:
-            log.warning("a client took nothing of its download for %g seconds: let go", self._patience_seconds)
+            log.warning("a client took too little of its download for %g seconds: let go", self._patience_seconds)
         return not scope.cancelled_caught

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -102,6 +103,9 @@ def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
     if error.status_code == BodyTooLarge.status:
         return problem_response(BodyTooLarge(), _request_id(request))
     status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and (allowed := _allowed(request)):
+        headers["Allow"] = allowed
     body = JobError(
         type=PROBLEM_BASE + status.name.lower().replace("_", "-"),
         title=status.phrase,
@@ -111,9 +115,24 @@ def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
         detail=_DETAILS.get(status, status.description or status.phrase),
         request_id=_request_id(request),
     )
-    return ProblemResponse(body.model_dump(mode="json"), status_code=status, headers=error.headers)
+    return ProblemResponse(body.model_dump(mode="json"), status_code=status, headers=headers)
 
 
+def _allowed(request: Request) -> str | None:
+    """Every method of the address; the framework names those of the first route that fits, whatever others have.
+
+    An id takes in what follows it, ``:cancel`` too: of the paths that fit, the one that spells out most is meant.
+    """
+    paths = request.app.openapi()["paths"]
+    fitting = []
+    for path in paths:
+        words = _PARAMETER.split(path)
+        if re.fullmatch("[^/]+".join(map(re.escape, words)), request.url.path):
+            fitting.append((sum(map(len, words)), path))
+    return ", ".join(sorted(method.upper() for method in paths[max(fitting)[1]])) if fitting else None
+
+
+_PARAMETER = re.compile(r"\{\w+\}")
 _DETAILS = {
     HTTPStatus.BAD_REQUEST: "The body cannot be read as JSON in UTF-8, or nests too deeply.",
     HTTPStatus.NOT_FOUND: "There is nothing at this address: /docs lists what there is.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated
 
-from fastapi import Header
+from fastapi import Header, Response, status
 
 from ascribe import __version__
 
@@ -25,3 +25,8 @@ def unchanged(if_none_match: str | None, tag: str) -> bool:
     """Whether the header names ``tag``; a cache may have made the tag weak on the way."""
     given = [item.strip().removeprefix("W/") for item in (if_none_match or "").split(",")]
     return tag in given or given == ["*"]
+
+
+def not_modified(tag: str, **headers: str) -> Response:
+    """304 with the headers that a full answer would have for caches."""
+    return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={"ETag": tag, **headers})

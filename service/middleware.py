@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ascribe.errors import InternalError, Unauthorized
@@ -49,6 +50,8 @@ class RequestContext:
         with bound(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                log.info("client went away")  # in the middle of its body: nobody is left to answer
             except Exception:
                 log.exception("request failed")
                 if started:

@@ -106,7 +106,8 @@ def _solve_all(
             diagnostics.append(_zero_block(block.shape))
         else:
             solution = _solve(index, block, block.damped, grad_QP, solver, shelf)
-            diagnostics.append(_usable(_describe(block, solution)))
+            _check_usable(block, solution)
+            diagnostics.append(_describe(block, solution))
             ihvp_QP[:, block.columns] = block.curvature.from_rhs(solution.x_PK)
             if self_influence_N is not None:
                 self_influence_N += self_influence(train.block(block.columns), block.curvature, solver, solution.state)
@@ -132,9 +133,11 @@ def _solve(
 
 def _right_hand_sides(spec: JobSpec, validation: Gradients) -> Tensor:
     """Validation gradients where asked for, and their mean last, solved and measured like them."""
-    grad_QP = torch.cat(validation.shards).double()
-    mean_1P = grad_QP.mean(0, keepdim=True)
-    return torch.cat([grad_QP, mean_1P]) if spec.output.per_validation_row else mean_1P
+    mean_P = torch.stack([shard.sum(0, dtype=torch.float64) for shard in validation.shards]).sum(0) / validation.rows
+    mean_1P = mean_P.unsqueeze(0)
+    if not spec.output.per_validation_row:
+        return mean_1P
+    return torch.cat([torch.cat(validation.shards).double(), mean_1P])
 
 
 def _prepare(
@@ -184,10 +187,9 @@ def _describe(block: _Prepared, solution: Solution[Any]) -> BlockDiagnostics:
     )
 
 
-def _usable(diagnostics: BlockDiagnostics) -> BlockDiagnostics:
-    if diagnostics.status in NO_SCORES:
-        raise SolveFailed(f"{diagnostics.name}: {diagnostics.status.value}. {diagnostics.status.advice}")
-    return diagnostics
+def _check_usable(block: _Prepared, solution: Solution[Any]) -> None:
+    if solution.status in NO_SCORES:
+        raise SolveFailed(f"{block.shape.name}: {solution.status.value}. {solution.status.advice}")
 
 
 def _zero_block(shape: BlockShape) -> BlockDiagnostics:

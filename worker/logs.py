@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from celery.signals import setup_logging
+from celery.signals import celeryd_init, setup_logging
 
 from ascribe import logs
 from ascribe.settings import WorkerSettings
@@ -14,6 +14,7 @@ SAID_BY_US = ("celery.app.trace", "celery.worker.strategy")
 """Tasks that come and go: our own lines tell it with the job's id."""
 
 
+@celeryd_init.connect  # type: ignore[untyped-decorator]  # the worker's first words come before it sets up its logs
 @setup_logging.connect  # type: ignore[untyped-decorator]  # celery has no annotations
 def configure(**_: Any) -> None:
     settings = WorkerSettings()

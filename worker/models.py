@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from ascribe.errors import InvalidInput
@@ -69,6 +71,9 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
     # A base without a head says that its head is new; the adapter brings the trained one.
     logging.getLogger("transformers").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs has no annotations
+    # Its lines go where all of ours go, and not to a handler of its own as well.
+    transformers.utils.logging.disable_default_handler()
+    transformers.utils.logging.enable_propagation()
     base, loading = AutoModelForSequenceClassification.from_pretrained(
         checkpoint.base,
         num_labels=checkpoint.num_labels,
@@ -79,15 +84,10 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
         trust_remote_code=False,
         output_loading_info=True,
     )
-    if checkpoint.adapter is not None:
-        model: torch.nn.Module = _with_adapter(base, checkpoint.adapter)
-    elif loading["missing_keys"]:
-        # transformers fills them with random numbers and goes on.
-        raise InvalidInput.at(
-            "/model/base", "incomplete_checkpoint", "the base lacks weights that its architecture has: save it whole"
-        )
-    else:
-        model = base
+    adapter = checkpoint.adapter
+    tensors = {} if adapter is None else load_file(adapter.folder / "adapter_model.safetensors")
+    _check_whole(loading, {name.removeprefix("base_model.model.") for name in tensors})
+    model: torch.nn.Module = base if adapter is None else _with_adapter(base, adapter, tensors)
     model.to(device=device, dtype=DTYPES[spec.dtype])
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.base, local_files_only=True, trust_remote_code=False)
@@ -96,12 +96,21 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
     return LoadedModel(model, tokenizer)
 
 
-def _with_adapter(base: torch.nn.Module, adapter: Adapter) -> PeftModel:
+def _check_whole(loading: Mapping[str, Any], brought: set[str]) -> None:
+    """Every weight of the model is the base's or brought by the adapter: transformers makes up those it misses."""
+    made_up = set(loading["missing_keys"]) - brought
+    if made_up or loading["mismatched_keys"]:
+        raise InvalidInput.at(
+            "/model/base", "incomplete_checkpoint", "the base lacks weights that its architecture has: save it whole"
+        )
+
+
+def _with_adapter(base: torch.nn.Module, adapter: Adapter, tensors: dict[str, Tensor]) -> PeftModel:
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 for a property under its old name.
         warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
         model = get_peft_model(base, _lora_config(adapter), autocast_adapter_dtype=False)
-    _load_adapter(model, adapter)
+    _load_adapter(model, tensors)
     return model
 
 
@@ -111,8 +120,7 @@ def _lora_config(adapter: Adapter) -> LoraConfig:
     return LoraConfig(task_type="SEQ_CLS", lora_dropout=0.0, bias="none", init_lora_weights=False, **known)
 
 
-def _load_adapter(model: PeftModel, adapter: Adapter) -> None:
-    tensors = load_file(adapter.folder / "adapter_model.safetensors")
+def _load_adapter(model: PeftModel, tensors: dict[str, Tensor]) -> None:
     outcome: Any = set_peft_model_state_dict(model, tensors)
     missing = [name for name in outcome.missing_keys if "lora_" in name]
     if outcome.unexpected_keys or missing:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from worker.ticks import tick
+
 _SLAB_BYTES = 32 * 2**20
 
 
@@ -125,12 +127,21 @@ class RowsOperator(SampledOperator):
         height = max(1, _SLAB_BYTES // (self.size * dtype.itemsize))
         for chunk in self.chunks:
             for start in range(0, chunk.shape[0], height):
+                tick()
                 yield chunk[start : start + height].to(dtype).contiguous()
+
+    def slabs_with(self, value_N: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The slabs in float64, each with what ``value_N``, ``[N, ...]``, holds of its rows."""
+        start = 0
+        for slab_nP in self.slabs():
+            yield slab_nP, value_N[start : start + len(slab_nP)]
+            start += len(slab_nP)
 
     def columns(self) -> Iterator[Tensor]:
         """The columns in order, as float64 slabs ``[N, p]`` of bounded size."""
         width = max(1, _SLAB_BYTES // (self.count * 8))
         for start in range(0, self.size, width):
+            tick()
             yield torch.cat([chunk[:, start : start + width].to(torch.float64) for chunk in self.chunks])
 
     def rows(self, indices: Tensor) -> Tensor:
@@ -154,6 +165,7 @@ class RowsOperator(SampledOperator):
         return torch.searchsorted(self._cumulative_N, uniform_B * self._cumulative_N[-1], right=True)
 
     def matmul_sampled(self, x_PK: Tensor, indices: Tensor) -> Tensor:
+        tick()
         rows_BP = self.rows(indices).to(x_PK.dtype)
         weight_B = self.trace() / rows_BP.square().sum(dim=1) / len(indices)
         return rows_BP.T @ (weight_B[:, None] * (rows_BP @ x_PK))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from ascribe.errors import LimitExceeded
 from ascribe.job import Phase, Progress
+from worker.ticks import listening
 
 SEND_EVERY_SECONDS = 0.25
 
@@ -34,12 +35,15 @@ class Reporter:
 
     @contextmanager
     def phase(self, phase: Phase, total: int = 1) -> Iterator[None]:
-        """The work inside counts to ``total``; entering and leaving are always told."""
+        """The work inside counts to ``total``; entering and leaving are always told, and every tick is a chance to."""
         self._phase, self._total, self._done, self._skipped = phase, total, 0, 0
         self._phase_started = time.monotonic()
         self._tell()
-        yield
+        with listening(self._tell_in_time):
+            yield
         self.seconds[phase.value] = time.monotonic() - self._phase_started
+        self._done = total
+        self._tell()
 
     def advance(self, count: int = 1, *, found: bool = False) -> None:
         """``count`` more are done. ``found`` ones cost nothing (a cache had them) and stay out of the ETA.
@@ -51,6 +55,9 @@ class Reporter:
         self._done += count
         if found:
             self._skipped += count
+        self._tell_in_time()
+
+    def _tell_in_time(self) -> None:
         if time.monotonic() - self._last_sent >= SEND_EVERY_SECONDS:
             self._tell()
 

@@ -31,6 +31,8 @@ from worker.solvers.base import Reusable, Solver
 from worker.storage import storage_errors, write_tensors
 
 CURVATURE, SOLUTION = "curvature", "solution"
+FILES_AHEAD = 8
+"""Room is made for so many files at once: each time the whole store is looked through."""
 
 
 class Kept:
@@ -90,8 +92,7 @@ class Kept:
 
     def _make_room(self, bytes_needed: int) -> None:
         if bytes_needed > self._room:
-            # Most blocks are of one size: looking through the store once is enough.
-            self._room = bytes_needed * self._blocks
+            self._room = bytes_needed * min(FILES_AHEAD, self._blocks)
             self._store.make_room(self._room)
         self._room -= bytes_needed
 

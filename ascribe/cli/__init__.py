@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stamina
 
-from ascribe.cli import compare, jobs, results, service, submit
+from ascribe.cli import compare, jobs, query, results, service, submit
 from ascribe.cli.app import app
 from ascribe.cli.cache import cache
 from ascribe.cli.up import up
@@ -19,6 +19,7 @@ for command in (
     submit.validate,
     submit.submit,
     submit.watch,
+    query.query,
     jobs.jobs,
     jobs.show,
     results.scores,
@@ -29,6 +30,7 @@ for command in (
     jobs.delete,
     service.upload,
     service.methods,
+    service.limits,
     service.version,
 ):
     app.command()(command)

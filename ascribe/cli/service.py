@@ -1,4 +1,4 @@
-"""Commands about the service itself: upload, methods, version."""
+"""Commands about the service itself: upload, methods, limits, version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ascribe.client.errors import ClientError
 
 def upload(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows as .jsonl, .csv or .parquet.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Rows as .jsonl, .csv, .tsv (or these with .gz) or .parquet.")
+    ],
 ) -> None:
     """Send a dataset to the API. Prints its id to stdout; the same content has the same id.
 
@@ -31,6 +33,12 @@ def methods(context: typer.Context) -> None:
     """Curvatures, solvers, their options, and which go together."""
     with client_of(context) as client:
         print_json(client.methods())
+
+
+def limits(context: typer.Context) -> None:
+    """What the service accepts at most: rows, tokens, scores, seconds, queued jobs."""
+    with client_of(context) as client:
+        print_json(client.limits())
 
 
 def version(context: typer.Context) -> None:

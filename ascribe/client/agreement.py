@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from heapq import nlargest, nsmallest
 from itertools import combinations, groupby
 
 from pydantic import BaseModel
@@ -42,8 +43,8 @@ def agreement(scorings: Sequence[Sequence[float]], *, top_k: int, disputes: int)
     ranks = [ranked(scores) for scores in scorings]
     rows = len(ranks[0])
     top_k = min(top_k, rows)
-    highest = [_first(rank, top_k, reverse=False) for rank in ranks]
-    lowest = [_first(rank, top_k, reverse=True) for rank in ranks]
+    highest = [set(nsmallest(top_k, range(rows), key=rank.__getitem__)) for rank in ranks]
+    lowest = [set(nlargest(top_k, range(rows), key=rank.__getitem__)) for rank in ranks]
     pairs = [
         PairAgreement(
             first=i,
@@ -55,7 +56,7 @@ def agreement(scorings: Sequence[Sequence[float]], *, top_k: int, disputes: int)
         for i, j in combinations(range(len(ranks)), 2)
     ]
     by_row = list(zip(*ranks, strict=True))
-    widest = sorted(range(rows), key=lambda row: min(by_row[row]) - max(by_row[row]))[:disputes]
+    widest = nlargest(disputes, range(rows), key=lambda row: max(by_row[row]) - min(by_row[row]))
     disputed = [Dispute(index=row, ranks=list(by_row[row])) for row in widest if len(set(by_row[row])) > 1]
     return Agreement(rows=rows, top_k=top_k, pairs=pairs, disputes=disputed)
 
@@ -79,7 +80,3 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
     a, b = [value - mean_a for value in first], [value - mean_b for value in second]
     scale = math.hypot(*a) * math.hypot(*b)
     return max(-1.0, min(1.0, math.fsum(x * y for x, y in zip(a, b, strict=True)) / scale)) if scale else None
-
-
-def _first(ranks: Sequence[float], count: int, *, reverse: bool) -> set[int]:
-    return set(sorted(range(len(ranks)), key=ranks.__getitem__, reverse=reverse)[:count])

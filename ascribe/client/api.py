@@ -102,11 +102,15 @@ class Client:
         *,
         status: JobState | str | None = None,
         model: str | None = None,
+        query_of: str | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
     ) -> Iterator[Job]:
-        """Jobs, newest first, at most ``limit``; pages are fetched as they are needed."""
-        return self._rows(requests.jobs(status, model, labels, limit))
+        """Jobs, newest first, at most ``limit``; pages are fetched as they are needed.
+
+        ``query_of``: the queries of that job alone.
+        """
+        return self._rows(requests.jobs(status, model, query_of, labels, limit))
 
     def events(self, job_id: str) -> Iterator[Event]:
         """What has happened to the job so far, in order."""
@@ -211,6 +215,10 @@ class Client:
     def methods(self) -> Document:
         """Curvatures, solvers and which go together."""
         return self._connection.send(requests.methods())
+
+    def limits(self) -> Document:
+        """What the service accepts at most."""
+        return self._connection.send(requests.limits())
 
     def version(self) -> Document:
         return self._connection.send(requests.version())

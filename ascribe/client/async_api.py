@@ -8,7 +8,7 @@ async with ascribe.AsyncClient() as client:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """:class:`ascribe.Client` for asyncio and trio: the same methods with the same arguments, awaited.
+    """:class:`ascribe.Client` for asyncio: the same methods with the same arguments, awaited.
 
     What yields (``list``, ``iter_scores``, ``scores_batches``) is looped over with ``async for``; leave such a loop
     early only inside ``contextlib.aclosing``, as with every asynchronous generator. Closed with ``aclose``.
@@ -98,12 +98,13 @@ class AsyncClient:
         *,
         status: JobState | str | None = None,
         model: str | None = None,
+        query_of: str | None = None,
         labels: Mapping[str, str] | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[Job]:
-        return self._rows(requests.jobs(status, model, labels, limit))
+    ) -> AsyncGenerator[Job, None]:
+        return self._rows(requests.jobs(status, model, query_of, labels, limit))
 
-    def events(self, job_id: str) -> AsyncIterator[Event]:
+    def events(self, job_id: str) -> AsyncGenerator[Event, None]:
         return self._rows(requests.events(job_id))
 
     async def cancel(self, job_id: str) -> Job:
@@ -142,10 +143,12 @@ class AsyncClient:
     async def scores(self, job_id: str, **which: Unpack[Selection]) -> ScoredRows:
         return [row async for row in self.iter_scores(job_id, **which)]
 
-    def iter_scores(self, job_id: str, **which: Unpack[Selection]) -> AsyncIterator[ScoredRow]:
+    def iter_scores(self, job_id: str, **which: Unpack[Selection]) -> AsyncGenerator[ScoredRow, None]:
         return self._rows(requests.scores(job_id, which))
 
-    async def scores_batches(self, job_id: str, **which: Unpack[Selection]) -> AsyncIterator[pyarrow.RecordBatch]:
+    async def scores_batches(
+        self, job_id: str, **which: Unpack[Selection]
+    ) -> AsyncGenerator[pyarrow.RecordBatch, None]:
         arrow.require("pyarrow", "arrow")
         async with self._connection.stream(requests.scores_stream(job_id, "arrow", which)) as pieces:
             batches = arrow.batches(_from_thread(pieces))
@@ -189,6 +192,9 @@ class AsyncClient:
     async def methods(self) -> Document:
         return await self._connection.send(requests.methods())
 
+    async def limits(self) -> Document:
+        return await self._connection.send(requests.limits())
+
     async def version(self) -> Document:
         return await self._connection.send(requests.version())
 
@@ -198,7 +204,7 @@ class AsyncClient:
         except ClientError:
             return False
 
-    async def _rows(self, part: Request[Page[T]]) -> AsyncIterator[T]:
+    async def _rows(self, part: Request[Page[T]]) -> AsyncGenerator[T, None]:
         following: Request[Page[T]] | None = part
         while following:
             page = await self._connection.send(following)

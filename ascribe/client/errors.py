@@ -179,7 +179,9 @@ def describe(problem: JobError, *, where: Callable[[str], str] = lambda pointer:
 
     ``where`` puts a pointer into words.
     """
-    lines = [f"{problem.title}: {problem.detail}"]
+    only = problem.errors[0] if len(problem.errors) == 1 else None
+    # The detail of a single problem says what its item says.
+    lines = [problem.title if only and only.message in problem.detail else f"{problem.title}: {problem.detail}"]
     lines += [f"  {where(item.pointer)}: {item.message}" for item in problem.errors]
     if problem.request_id:
         lines.append(f"  request id: {problem.request_id}")

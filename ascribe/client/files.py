@@ -16,17 +16,21 @@ PIECE_BYTES = 1 << 20
 DATASET_TYPES: Mapping[str, str] = {
     ".jsonl": "application/x-ndjson",
     ".ndjson": "application/x-ndjson",
+    ".json": "application/x-ndjson",
     ".csv": "text/csv",
+    ".tsv": "text/tab-separated-values",
     ".parquet": "application/vnd.apache.parquet",
 }
+"""By the end of the file's name; ``.gz`` after it is looked through, as the API looks through gzip."""
 
 
 def media_type(path: Path) -> str:
     """Of a dataset, by the file's ending. Raises FileProblem."""
+    plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     try:
-        return DATASET_TYPES[path.suffix.lower()]
+        return DATASET_TYPES[plain.suffix.lower()]
     except KeyError:
-        raise FileProblem(f"a dataset's file name ends in one of {', '.join(DATASET_TYPES)}: {path}") from None
+        raise FileProblem(f"a dataset's file name ends in one of {' '.join(DATASET_TYPES)}, or .gz: {path}") from None
 
 
 def size(path: Path) -> int:

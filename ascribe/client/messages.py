@@ -41,13 +41,13 @@ class Request(Generic[T]):
     json: Any = None
     content: Callable[[], Iterator[bytes]] | None = None
     """A body in pieces; called again for every try."""
-    held_seconds: float = 0.0
-    """How long the API was asked to hold the reply back, on top of the usual patience."""
+    patience_seconds: float = 0.0
+    """How much longer than others this reply may take."""
 
     def parsed_by(self, parse: Callable[[httpx.Response], U]) -> Request[U]:
         """The same question with another reading of its reply."""
         return Request(
-            self.method, self.path, parse, self.params, self.headers, self.json, self.content, self.held_seconds
+            self.method, self.path, parse, self.params, self.headers, self.json, self.content, self.patience_seconds
         )
 
 
@@ -62,7 +62,7 @@ class Page(Generic[T]):
 class Selection(TypedDict, total=False):
     """Which scores of a job, in which order. Left out: the mean over the validation rows, for every train row.
 
-    ``vector``: ``mean``, ``self_influence``, ``train_loss``, or ``all``, a column a validation row, for batches,
+    ``vector``: ``mean``, ``self_influence``, ``train_loss``, or ``all``, every validation row, for batches,
     tables and downloads alone. ``validation_id``: the scores for that one validation row in place of the mean.
     ``train_id``: the scores of that one train row for every validation row. ``order``: ``proponents`` (highest
     first), ``opponents`` (lowest first), ``absolute`` (largest magnitude first) or ``row``. ``top_k``: only so many,

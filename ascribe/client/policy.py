@@ -66,7 +66,7 @@ class Policy:
             "params": dict(request.params),
             "headers": dict(request.headers),
             "json": request.json,
-            "timeout": self._timeout + request.held_seconds,
+            "timeout": self._timeout + request.patience_seconds,
         }
 
     @property

@@ -39,6 +39,8 @@ from ascribe.spec import DatasetSpec
 T = TypeVar("T")
 JOBS_PAGE = 100
 SCORES_PAGE = 10_000
+UPLOAD_SECONDS = 600
+"""The API reads the whole file before it answers."""
 
 
 class _JobPage(BaseModel):
@@ -81,9 +83,13 @@ def get(job_id: str) -> Request[Job]:
 
 
 def jobs(
-    status: JobState | str | None, model: str | None, labels: Mapping[str, str] | None, limit: int | None
+    status: JobState | str | None,
+    model: str | None,
+    query_of: str | None,
+    labels: Mapping[str, str] | None,
+    limit: int | None,
 ) -> Request[Page[Job]]:
-    query = _given(status=status, model=model, limit=min(limit or JOBS_PAGE, JOBS_PAGE))
+    query = _given(status=status, model=model, query_of=query_of, limit=min(limit or JOBS_PAGE, JOBS_PAGE))
     query |= {f"label.{key}": value for key, value in (labels or {}).items()}
 
     def page_after(cursor: str | None, left: int | None) -> Request[Page[Job]]:
@@ -159,11 +165,16 @@ def upload(path: Path) -> Request[str]:
         lambda response: as_model(Dataset)(response).id,
         headers=headers,
         content=lambda: files.pieces(path),
+        patience_seconds=UPLOAD_SECONDS,
     )
 
 
 def methods() -> Request[Document]:
     return Request("GET", "/v1/methods", as_model(Document))
+
+
+def limits() -> Request[Document]:
+    return Request("GET", "/v1/limits", as_model(Document))
 
 
 def version() -> Request[Document]:
@@ -177,7 +188,7 @@ def ready() -> Request[bool]:
 def held(request: Request[T], seconds: float, *, unless: str | None) -> Request[T]:
     """The same, answered when the resource differs from the entity tag ``unless``, or after ``seconds``."""
     headers = {**request.headers, "Prefer": f"wait={seconds:.0f}", **_given(**{"If-None-Match": unless})}
-    return replace(request, headers=headers, held_seconds=seconds)
+    return replace(request, headers=headers, patience_seconds=seconds)
 
 
 def _path(job_id: str, rest: str = "") -> str:

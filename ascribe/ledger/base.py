@@ -84,6 +84,8 @@ class JobFilter:
     model: str | None = None
     """Matches ``spec.model.base`` or ``spec.model.adapter``."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    query_of: str | None = None
+    """Id of the job that a query asks about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 -- Shared by every script: put in front of it when it is loaded (redis_client.py).
 --
--- Key layout. KEYS[1] is the tenant's prefix `{ascribe:<tenant>}:<layout>:`. It starts every key, and its braces put them all
--- in one slot of a cluster, so that a script may touch any of them.
+-- Key layout. KEYS[1] is the tenant's prefix `{ascribe:<tenant>}:<layout>:`. It starts every key, and its braces put
+-- them all in one slot of a cluster, so that a script may touch any of them.
 --
 --   job:<id>              hash: the record
---       id view base adapter labels solver   what was asked, without inline rows; the rest are copies for lists and totals
+--       id view                              what was asked, without inline rows
+--       base adapter labels solver query_of  copies of it for lists and totals
 --       revision events                      changes of the record; events so far
 --       status attempt fence rings           rings: messages sent for the present attempt
 --       created_at started_at finished_at

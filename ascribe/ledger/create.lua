@@ -1,7 +1,7 @@
 #!lua
 -- Record a job as queued with its first ring due now. Refused when memory is full: no new work then.
 -- ARGV: id, spec, base, adapter, labels, idempotency key's sha256 or '', fingerprint, idempotency TTL, most queued jobs,
---       spec without inline rows, solver
+--       spec without inline rows, solver, id of the job that a query asks about or ''
 local id, idempotency = ARGV[1], P .. 'idempotency:' .. ARGV[6]
 
 if ARGV[6] ~= '' then
@@ -19,7 +19,7 @@ if redis.call('ZCARD', QUEUED) >= tonumber(ARGV[9]) then return { 'full' } end
 
 redis.call('SET', spec(id), ARGV[2])
 redis.call('HSET', job(id), 'id', id, 'view', ARGV[10], 'base', ARGV[3], 'adapter', ARGV[4], 'labels', ARGV[5],
-  'solver', ARGV[11], 'attempt', 1, 'fence', 0, 'rings', 0, 'created_at', NOW, 'idempotency', ARGV[6])
+  'solver', ARGV[11], 'query_of', ARGV[12], 'attempt', 1, 'fence', 0, 'rings', 0, 'created_at', NOW, 'idempotency', ARGV[6])
 enter(id, 'queued')
 tell(id, 'created')
 redis.call('ZADD', JOBS, 0, id)

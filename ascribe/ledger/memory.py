@@ -23,27 +23,24 @@ from ascribe.ledger.base import (
     Pulse,
     Reconciled,
     Ring,
-    WorkerInfo,
 )
 from ascribe.ledger.chunks import pieces, rechunk
 from ascribe.ledger.memory_entry import LEASED, Entry, matches
+from ascribe.ledger.memory_workers import MemoryWorkers
 from ascribe.ledger.totals import FINISHED, LEASE_LOST, of_result
 from ascribe.result import Manifest
 from ascribe.spec import JobSpec
 from ascribe.view import SpecView
 
 
-class MemoryLedger:
+class MemoryLedger(MemoryWorkers):
     """See :class:`ascribe.ledger.base.Ledger`. ``clock`` gives seconds since the epoch."""
 
     def __init__(self, policy: Policy, *, clock: Callable[[], float] = time.time) -> None:
-        self._policy = policy
-        self._clock = clock
+        super().__init__(policy, clock)
         self._lock = threading.RLock()
         self._entries: dict[str, Entry] = {}
         self._keys: dict[str, tuple[str, str, float]] = {}
-        self._workers: dict[str, tuple[WorkerInfo, float]] = {}
-        self._gradients: dict[str, tuple[int, float]] = {}
         self._totals: defaultdict[str, float] = defaultdict(float)
 
     # -- callers ----------------------------------------------------------------------------------------------
@@ -229,23 +226,6 @@ class MemoryLedger:
             states = Counter(entry.job.status for entry in entries)
             since = min((e.queued_at for e in entries if e.job.status == JobState.QUEUED), default=self._clock())
             return Counts({s: states[s] for s in JobState}, self._clock() - since, dict(self._totals))
-
-    def register_worker(self, info: WorkerInfo, ttl_seconds: float) -> None:
-        with self._lock:
-            self._workers[info.worker] = (info, self._clock() + ttl_seconds)
-
-    def workers(self) -> Sequence[WorkerInfo]:
-        with self._lock:
-            return [info for _, (info, until) in sorted(self._workers.items()) if self._clock() < until]
-
-    def announce_gradients(self, gradient_fingerprint: str, rows: int) -> None:
-        with self._lock:
-            self._gradients[gradient_fingerprint] = (rows, self._clock() + self._policy.record_ttl_seconds)
-
-    def announced_gradients(self, gradient_fingerprint: str) -> int | None:
-        with self._lock:
-            rows, until = self._gradients.get(gradient_fingerprint, (0, 0.0))
-            return rows if self._clock() < until else None
 
     def close(self) -> None:
         """Nothing to give back."""

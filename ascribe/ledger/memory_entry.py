@@ -52,4 +52,7 @@ def matches(job_filter: JobFilter, job: Job) -> bool:
         return False
     if job_filter.model is not None and job_filter.model not in (job.spec.model.base, job.spec.model.adapter):
         return False
+    asked = job.spec.query_of.job_id if job.spec.query_of else None
+    if job_filter.query_of is not None and job_filter.query_of != asked:
+        return False
     return job_filter.labels.items() <= job.spec.labels.items()

@@ -71,6 +71,7 @@ class RedisLedger:
             self._policy.max_queued_jobs,
             SpecView.of(spec).model_dump_json(),
             spec.solver.kind,
+            spec.query_of.job_id if spec.query_of else "",
         )
         if outcome == b"reused":
             raise messages.idempotency_reused()

@@ -13,7 +13,7 @@ from ascribe.ledger.base import JobFilter, Pulse
 from ascribe.result import Manifest
 from ascribe.view import SpecView
 
-FILTER_FIELDS = ("status", "base", "adapter", "labels")
+FILTER_FIELDS = ("status", "base", "adapter", "labels", "query_of")
 """What a list needs to know of a job to pass it over."""
 PULSE_FIELDS = ("status", "revision", "events")
 
@@ -42,12 +42,14 @@ def to_job(fields: Mapping[str, bytes]) -> Job:
 
 def matches(job_filter: JobFilter, values: Sequence[Any]) -> bool:
     """Whether a record with these FILTER_FIELDS passes. A record that is gone passes nothing."""
-    status, base, adapter, labels = values
+    status, base, adapter, labels, query_of = values
     if status is None:
         return False
     if job_filter.status is not None and status.decode() != job_filter.status:
         return False
     if job_filter.model is not None and job_filter.model not in (base.decode(), adapter.decode()):
+        return False
+    if job_filter.query_of is not None and job_filter.query_of != (query_of or b"").decode():
         return False
     stored: dict[str, str] = json.loads(labels)
     return job_filter.labels.items() <= stored.items()

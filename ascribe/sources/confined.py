@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ascribe
-from ascribe.errors import InternalError, InvalidInput, LimitExceeded, Problem
+from ascribe.errors import Busy, InternalError, InvalidInput, LimitExceeded, Problem
 from ascribe.sources.limits import ReadLimits
 from ascribe.sources.reading import DataFile, Description, Roles
 from ascribe.sources.row_checks import CheckedRow
 
+log = logging.getLogger(__name__)
+
+READERS = 4
+SLOT_SECONDS = 10.0
+_slots = threading.BoundedSemaphore(READERS)
+"""Each reader may take as much memory as its limit: only so many at once, whatever many requests ask for."""
+
+_SILENT = "the reader of a file failed; the log has the reason, at level debug"
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT")
 """No more of ours goes to a process that may be taken over: the environment holds keys."""
 
@@ -29,14 +40,14 @@ def read_confined(file: DataFile, roles: Roles, limits: ReadLimits) -> Iterator[
     Raises:
         InvalidInput: problems of the rows or the file; also a file that its reader did not survive.
         LimitExceeded: what is over a limit, the reader's memory and time among them.
+        Busy: too many files are being read.
     """
-    ended = False
     for kind, *content in _answers(file, roles, limits, f"{roles.pointer}/source"):
         if kind == "rows":
             yield from (CheckedRow(*row) for row in content[0])
-        ended = kind == "end"
-    if not ended:
-        raise InternalError("the reader of a file ended without a word: its log has the reason")
+        elif kind == "end":
+            return
+    raise InternalError(_SILENT)
 
 
 def describe_confined(file: DataFile, limits: ReadLimits) -> Description:
@@ -45,7 +56,7 @@ def describe_confined(file: DataFile, limits: ReadLimits) -> Description:
         if kind == "described":
             rows, columns = content
             return Description(rows, tuple(columns))
-    raise InternalError("the reader of a file ended without a word: its log has the reason")
+    raise InternalError(_SILENT)
 
 
 def _answers(file: DataFile, roles: Roles | None, limits: ReadLimits, pointer: str) -> Iterator[list[Any]]:
@@ -57,7 +68,7 @@ def _answers(file: DataFile, roles: Roles | None, limits: ReadLimits, pointer: s
         "limits": asdict(limits),
     }
     late = threading.Event()
-    with _start() as process:
+    with _slot(), tempfile.TemporaryFile() as said, _start(said) as process:
 
         def give_up() -> None:
             late.set()
@@ -69,19 +80,32 @@ def _answers(file: DataFile, roles: Roles | None, limits: ReadLimits, pointer: s
         try:
             assert process.stdout is not None
             _ask(process, request)
-            for line in process.stdout:
-                message = _parse(line)
+            while message := _message(process.stdout.readline(_most_bytes(limits))):
                 if message[0] == "problem":
                     raise _problem(*message[1:])
                 yield message
-            process.wait()
+            if message is not None:
+                process.wait()
         finally:
             timer.cancel()
             process.kill()
-    _check_end(process.returncode, late.is_set(), limits, pointer)
+        if process.wait() != 0:
+            said.seek(0)
+            log.debug("reader of a file failed", extra={"said": said.read().decode(errors="replace")})
+            _check_end(process.returncode, late.is_set(), limits, pointer)
 
 
-def _start() -> subprocess.Popen[bytes]:
+@contextmanager
+def _slot() -> Iterator[None]:
+    if not _slots.acquire(timeout=SLOT_SECONDS):
+        raise Busy("As many files are being read as this server reads at once: try again.")
+    try:
+        yield
+    finally:
+        _slots.release()
+
+
+def _start(stderr: IO[bytes]) -> subprocess.Popen[bytes]:
     env = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     env |= {
         "PYTHONPATH": str(Path(ascribe.__file__).parent.parent),
@@ -92,7 +116,7 @@ def _start() -> subprocess.Popen[bytes]:
         "ARROW_DEFAULT_MEMORY_POOL": "system",
     }
     command = [sys.executable, "-P", "-m", "ascribe.sources.reader"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, env=env)
 
 
 def _ask(process: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
@@ -104,12 +128,18 @@ def _ask(process: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
         pass  # it died at its start; its exit status says how
 
 
-def _parse(line: bytes) -> list[Any]:
+def _most_bytes(limits: ReadLimits) -> int:
+    """No honest message is longer: JSON needs up to six bytes a character, and a row may top a full message up."""
+    return 16 * limits.max_line_bytes + (1 << 20)
+
+
+def _message(line: bytes) -> list[Any] | None:
+    """Empty at the end. None for what is no message: cut off by the child's death, or by a child that is not ours."""
     try:
-        message = json.loads(line)
+        message = json.loads(line) if line else []
     except ValueError:
-        message = None  # cut off by its death, which is told from the exit status
-    return message if isinstance(message, list) and message else ["cut"]
+        return None
+    return message if isinstance(message, list) else None
 
 
 def _problem(kind: str, detail: str, problems: list[dict[str, str]]) -> InvalidInput:
@@ -118,7 +148,7 @@ def _problem(kind: str, detail: str, problems: list[dict[str, str]]) -> InvalidI
 
 
 def _check_end(status: int, late: bool, limits: ReadLimits, pointer: str) -> None:
-    """Raises for a child that did not end well."""
+    """Raises what it means that a child ended with ``status``."""
     if late or status == -signal.SIGXCPU:
         message = f"reading the file takes over {limits.reader_seconds:g} seconds, the limit reader_seconds"
         raise LimitExceeded.at(pointer, "limit_exceeded", message)
@@ -128,5 +158,4 @@ def _check_end(status: int, late: bool, limits: ReadLimits, pointer: str) -> Non
             f"{limits.reader_memory_bytes} bytes of memory, the limit reader_memory_bytes"
         )
         raise InvalidInput.at(pointer, "unreadable_file", message)
-    if status > 0:
-        raise InternalError("the reader of a file failed: its log has the reason")
+    raise InternalError(_SILENT)

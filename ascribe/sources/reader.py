@@ -2,7 +2,7 @@
 
 One request as JSON comes in on stdin; a line each goes out: ``["rows", [...]]`` as often as needed and then
 ``["end"]``, or ``["described", rows, columns]``, or ``["problem", ...]``. Before it opens the file the process gives
-up its right to more memory and time than the limits say, and to writing files.
+up its right to more memory and time than the limits say, and to writing files of any size.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ascribe.sources.reading import DataFile, Roles, checked_rows, describe
 from ascribe.sources.row_checks import CheckedRow, ColumnNames, Labels
 
 SENT_ROWS = 256
+MOST_WRITTEN_BYTES = 1 << 16
+"""Into any one file: enough for its last words."""
 
 
 def main() -> None:
@@ -66,7 +68,7 @@ def confine(limits: ReadLimits) -> None:
     wanted = {
         resource.RLIMIT_AS: limits.reader_memory_bytes,
         resource.RLIMIT_CPU: seconds,
-        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_FSIZE: MOST_WRITTEN_BYTES,
         resource.RLIMIT_CORE: 0,
     }
     for kind, value in wanted.items():

@@ -4,28 +4,25 @@
     <root>/<kind>/<key>/.lock     held shared by whoever uses the entry; its time of change is the last use
     <root>/<kind>/.removed-*      on its way out
 
-The lock is the kernel's (flock): it ends with the process that held it, however that ended. Every process on the
-folder goes by the same locks, so workers, other machines' workers on a file system that carries flock, and the
-command line can share a cache.
+Every process on the folder goes by the same locks, so the workers of a machine, those of other machines on a file
+system that carries flock, and the command line can share a cache.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ascribe.errors import StorageFailed
 from ascribe.store.files import Files, storage_errors
+from ascribe.store.pins import LOCK, alone, in_use, pinned
 
-LOCK = ".lock"
 PLAIN = re.compile(r"\w[\w.-]*")
 
 
@@ -62,14 +59,11 @@ class Store:
         Raises:
             StorageFailed: the folder cannot be made.
         """
-        with storage_errors():
-            handle = _pin(self._folder(kind, key))
-        try:
-            yield self._folder(kind, key)
-        finally:
-            with suppress(OSError):
-                os.utime(handle)
-            os.close(handle)
+        folder = self._folder(kind, key)
+        with ExitStack() as pins:
+            with storage_errors():
+                pins.enter_context(pinned(folder))
+            yield folder
 
     def peek(self, kind: str, key: str) -> bool:
         """Whether the entry is there; no use of it."""
@@ -96,15 +90,12 @@ class Store:
         leaving = folder.with_name(f".removed-{secrets.token_hex(8)}")
         with storage_errors():
             try:
-                handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
+                with alone(folder) as free:
+                    if not free:
+                        return False
+                    folder.rename(leaving)
             except (FileNotFoundError, NotADirectoryError):
                 return False
-            try:
-                if not (_locked_alone(handle) and _is_at(handle, folder / LOCK)):
-                    return False
-                folder.rename(leaving)
-            finally:
-                os.close(handle)
             shutil.rmtree(leaving, ignore_errors=True)  # whoever makes room next finishes the job
         return True
 
@@ -118,7 +109,7 @@ class Store:
         """
         with storage_errors():
             self.root.mkdir(parents=True, exist_ok=True)
-        with self._alone():
+        with storage_errors(), alone(self.root, wait=True):
             for leftover in self.root.glob("*/.removed-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             entries = self.entries()
@@ -136,71 +127,23 @@ class Store:
 
     def _excess(self, bytes_needed: int, held: int) -> int:
         """Bytes that have to go before ``bytes_needed`` more fit the limit and the disk."""
-        with storage_errors():
-            over_disk = bytes_needed + self._reserve_bytes - shutil.disk_usage(self.root).free
+        over_disk = bytes_needed + self._reserve_bytes - shutil.disk_usage(self.root).free
         over_limit = 0 if self._max_bytes is None else held + bytes_needed - self._max_bytes
         return max(over_disk, over_limit)
 
-    def _no_room(self, bytes_needed: int, in_use: int) -> StorageFailed:
+    def _no_room(self, bytes_needed: int, pinned_bytes: int) -> StorageFailed:
         limit = "no limit" if self._max_bytes is None else f"a limit of {_size(self._max_bytes)}"
+        free = _size(shutil.disk_usage(self.root).free)
         return StorageFailed(
-            f"the cache needs {_size(bytes_needed)} more and cannot make room: {limit}, {_size(in_use)} in use by "
-            f"running jobs, {_size(shutil.disk_usage(self.root).free)} free on the disk of which "
-            f"{_size(self._reserve_bytes)} stay free. Use fewer rows or parameters, wait for running jobs, free disk "
-            "space, or raise ASCRIBE_CACHE_MAX_BYTES"
+            f"the cache needs {_size(bytes_needed)} more and cannot make room: {limit}, {_size(pinned_bytes)} in use "
+            f"by running jobs, {free} free on the disk of which {_size(self._reserve_bytes)} stay free. Use fewer rows "
+            "or parameters, wait for running jobs, free disk space, or raise ASCRIBE_CACHE_MAX_BYTES"
         )
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with storage_errors():
-            handle = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
     def _folder(self, kind: str, key: str) -> Path:
         assert PLAIN.fullmatch(kind), "a kind is a plain name"
         assert PLAIN.fullmatch(key), "a key is a plain name"
         return self.root / kind / key
-
-
-def _pin(folder: Path) -> int:
-    """A shared lock on the entry, made if need be; what dead writers left in it is gone."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with suppress(FileExistsError):
-            folder.mkdir()
-        try:
-            handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
-        except FileNotFoundError:
-            continue  # removed in between
-        if _locked_alone(handle) and _is_at(handle, folder / LOCK):
-            for temporary in folder.glob(".*"):
-                if temporary.name != LOCK:
-                    temporary.unlink(missing_ok=True)
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        if _is_at(handle, folder / LOCK):
-            os.utime(handle)
-            return handle
-        os.close(handle)
-
-
-def _locked_alone(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    """Whether the open file is still the one at ``path``: a lock on a removed entry protects nothing."""
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -215,20 +158,9 @@ def _look(folder: Path) -> Entry | None:
         lock = folder / LOCK
         used = (lock if lock.exists() else folder).stat().st_mtime
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        return Entry(folder.parent.name, folder.name, size, datetime.fromtimestamp(used, UTC), _in_use(lock))
+        return Entry(folder.parent.name, folder.name, size, datetime.fromtimestamp(used, UTC), in_use(folder))
     except FileNotFoundError:
         return None
-
-
-def _in_use(lock: Path) -> bool:
-    try:
-        handle = os.open(lock, os.O_RDWR)
-    except FileNotFoundError:
-        return False  # from before there were locks
-    try:
-        return not _locked_alone(handle)
-    finally:
-        os.close(handle)
 
 
 def _size(count: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import email.message
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response, status
 
@@ -17,7 +17,13 @@ from service.errors import UnsupportedMediaType
 router = APIRouter(prefix="/v1", tags=["datasets"])
 
 DatasetId = Annotated[str, Path(pattern=DATASET_ID_PATTERN, description="The dataset's id, as uploading it answered.")]
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_EXAMPLES = {
+    "application/x-ndjson": '{"text": "undo a commit", "label": "coding"}\n',
+    "text/csv": "text,label\nundo a commit,coding\n",
+    "text/tab-separated-values": "text\tlabel\nundo a commit\tcoding\n",
+}
+_BODIES = {name: _BINARY | ({"example": _EXAMPLES[name]} if name in _EXAMPLES else {}) for name in MEDIA_TYPES}
 _LOCATION = header("Location", "Where the dataset is.")
 
 
@@ -25,7 +31,7 @@ _LOCATION = header("Location", "Where the dataset is.")
     "/datasets",
     operation_id="upload_dataset",
     status_code=status.HTTP_201_CREATED,
-    openapi_extra={"requestBody": {"required": True, "content": dict.fromkeys(MEDIA_TYPES, _BINARY)}},
+    openapi_extra={"requestBody": {"required": True, "content": _BODIES}},
     responses={
         201: {"description": "The dataset is kept.", "headers": _LOCATION},
         200: {"model": Dataset, "description": "These bytes were there already.", "headers": _LOCATION},

@@ -41,9 +41,9 @@ async def list_events(
     watch: WatchDep,
     accept: Annotated[str | None, Header(include_in_schema=False)] = None,
     last_event_id: Annotated[
-        int | None,
-        Header(ge=0, le=LARGEST_ID, description="Of a stream: the last event you saw; wins over `after`."),
-    ] = None,
+        int,
+        Header(ge=0, le=LARGEST_ID, description="Of a stream: the last event you saw, where it is above `after`."),
+    ] = 0,
 ) -> Response:
     """What happened to the job, in order: a page of JSON, or with `Accept: text/event-stream` while it happens.
 
@@ -56,7 +56,7 @@ async def list_events(
     if form == JSON:
         page = await run_in_threadpool(operations.page, job_id, query, ledger)
         return Response(page.model_dump_json(), media_type=JSON, headers=vary)
-    after = query.after if last_event_id is None else last_event_id
+    after = max(query.after, last_event_id)
     if await run_in_threadpool(operations.nothing_to_come, job_id, after, ledger):
         return Response(status_code=status.HTTP_204_NO_CONTENT, headers=vary)
     if watch.full:

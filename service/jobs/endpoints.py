@@ -147,7 +147,7 @@ async def get_job(
         response.headers["Preference-Applied"] = f"wait={wait_seconds}"
     _describe(job, response, include)
     if unchanged(if_none_match, response.headers["ETag"]):
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=dict(response.headers))
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=dict(response.headers))  # hints included
     return await run_in_threadpool(operations.with_rows, job, ledger) if include else job
 
 

@@ -61,7 +61,8 @@ def list_jobs(query: JobsQuery, ledger: Ledger) -> JobList:
     """One page. Raises BadCursor."""
     if query.after is not None and not re.match(JOB_ID_PATTERN, query.after):
         raise BadCursor("'after' must be the last_id of an earlier page.")
-    page = ledger.list(JobFilter(query.status, query.model, query.labels), after=query.after, limit=query.limit)
+    wanted = JobFilter(query.status, query.model, query.labels, query.query_of)
+    page = ledger.list(wanted, after=query.after, limit=query.limit)
     return JobList(
         data=page.jobs,
         has_more=page.has_more,

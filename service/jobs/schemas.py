@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ascribe.job import Job, JobState
+from ascribe.job import JOB_ID_PATTERN, Job, JobState
 from ascribe.spec import Curvature, Damping, Solver
 
 
@@ -27,6 +27,9 @@ class JobsQuery(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="Only jobs whose base or adapter is this one."
     )
+    query_of: Annotated[str, Field(pattern=JOB_ID_PATTERN)] | None = Field(
+        default=None, description="Only queries of the job with this id."
+    )
     after: Annotated[str, Field(max_length=100)] | None = Field(
         default=None, description="`last_id` of the page before."
     )
@@ -37,7 +40,7 @@ class JobsQuery(BaseModel):
         if not all(name.startswith(LABEL_PREFIX) for name in self.model_extra or {}):
             raise PydanticCustomError(
                 "unknown_field",
-                "an unknown field: there are status, model, label.<key>, after and limit",
+                "an unknown field: there are status, model, query_of, label.<key>, after and limit",
                 {"pointer": "/query"},
             )
         return self
@@ -65,7 +68,8 @@ class DatasetPlan(View):
     rows: int
     gradient_bytes: int = Field(description="Disk that the gradients of all rows take in the cache.")
     cached_rows: int | None = Field(
-        description="Rows whose gradients a live worker says it has; null where no worker is there to ask."
+        description="Rows whose gradients a live worker has announced, those it has evicted since among them; null "
+        "where no worker is there to ask."
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from service.results.table import Slab, Table
 
-PIECE_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 18
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _PLAIN = ("index", "id", "label", "text", "score")
@@ -25,7 +25,7 @@ def ndjson(table: Table, slabs: Iterator[Slab]) -> Iterator[bytes]:
     for record in _records(table, slabs):
         buffer.write(json.dumps(dict(zip(names, record, strict=True)), ensure_ascii=False, allow_nan=False))
         buffer.write("\n")
-        if buffer.tell() >= PIECE_BYTES:
+        if buffer.tell() >= CHUNK_BYTES:
             yield _take(buffer)
     yield _take(buffer)
 
@@ -40,7 +40,7 @@ def comma_separated(table: Table, slabs: Iterator[Slab]) -> Iterator[bytes]:
     writer.writerow(_names(table))
     for record in _records(table, slabs):
         writer.writerow([_defused(cell) for cell in record])
-        if buffer.tell() >= PIECE_BYTES:
+        if buffer.tell() >= CHUNK_BYTES:
             yield _take(buffer)
     yield _take(buffer)
 

@@ -17,9 +17,8 @@ def finished(job_id: str, ledger: Ledger) -> tuple[Job, Manifest]:
     return job, job.result
 
 
-def summary(job_id: str, ledger: Ledger) -> JobSummary:
+def summary(job_id: str, manifest: Manifest) -> JobSummary:
     """Kept as long as the job's record, longer than the scores."""
-    _, manifest = finished(job_id, ledger)
     diagnostics, histogram = manifest.diagnostics, manifest.summary.histogram
     bounds = zip(histogram.edges, histogram.edges[1:], histogram.counts, strict=False)
     return JobSummary(

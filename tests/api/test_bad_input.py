@@ -26,6 +26,8 @@ ROW = {"text": "undo a commit", "label": "coding"}
 FISHER = {"kind": "empirical_fisher"}
 LISSA = {"kind": "lissa", "tolerance": 1e-2, "max_steps": 100}
 
+MODULES = {"select": "modules", "modules": ["encoder.layer.0.*"]}
+
 WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"sead": 1}, "unknown_field", "/sead"),
     ({"solver": {"kind": "schulz", "tolerence": MARK}}, "unknown_field", "/solver/tolerence"),
@@ -66,6 +68,19 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"model": {"base": MARK, "adapter": "topics-lora"}}, "not_found", "/model/base"),
     ({"model": {"base": "../minilm", "adapter": "topics-lora"}}, "path_outside_root", "/model/base"),
     ({"model": {"base": "minilm", "adapter": "topics"}}, "missing_file", "/model/adapter"),
+    ({"model": {"base": "minilm"}}, "selection_without_adapter", "/parameters/select"),
+    ({"parameters": MODULES}, "modules_with_adapter", "/parameters/select"),
+    ({"parameters": {"select": "adapter", "modules": [MARK]}}, "modules_and_select", "/parameters/modules"),
+    ({"model": {"base": "minilm"}, "parameters": {"select": "modules", "modules": [MARK]}},
+     "no_such_module", "/parameters/modules/0"),
+    ({"model": {"base": "minilm"}, "parameters": MODULES}, "no_trained_head", "/model/base"),
+    ({"train": {"source": {"kind": "file", "path": "minilm/config.xml"}}}, "not_found", "/train/source/path"),
+    ({"train": {"source": {"kind": "file", "path": "minilm/model.safetensors"}}},
+     "unknown_format", "/train/source/format"),
+    ({"train": {"source": {"kind": "file", "path": "topics/train.jsonl", "format": MARK}}},
+     "literal_error", "/train/source/format"),
+    ({"train": {"source": {"kind": "dataset", "id": MARK}}}, "string_pattern_mismatch", "/train/source/id"),
+    ({"train": {"source": {"kind": "dataset", "id": "ds_" + "0" * 64}}}, "not_found", "/train/source/id"),
 ]  # fmt: skip
 
 

@@ -171,7 +171,9 @@ def test_getting_a_job_waits_for_its_end(api: Api) -> None:
     assert job["status"] == "succeeded"
 
 
-@pytest.mark.parametrize("prefer", ["wait", "wait=", "wait=-1", "wait=x", "return=minimal", "wait=99999999999999999999"])
+@pytest.mark.parametrize(
+    "prefer", ["wait", "wait=", "wait=-1", "wait=x", "return=minimal", "wait=99999999999999999999"]
+)
 def test_a_preference_that_cannot_be_read_is_ignored(api: Api, prefer: str) -> None:
     job_id = api.submit()
     response = api.client.get(f"/v1/jobs/{job_id}", headers={"Prefer": prefer})
@@ -233,6 +235,35 @@ def test_a_tag_and_a_wait_hold_the_answer_until_the_job_is_another(api: Api) -> 
     waited = {"If-None-Match": changed.headers["etag"], "Prefer": "wait=1"}
     still = api.client.get(url, headers=waited)
     assert (still.status_code, still.headers["preference-applied"]) == (304, "wait=1")
+
+
+RESULTS = [
+    "/scores",
+    "/scores?order=opponents&top_k=3",
+    "/scores?format=ndjson",
+    "/scores?format=csv",
+    "/summary",
+    "/report",
+]
+
+
+@pytest.mark.parametrize("path", RESULTS)
+def test_a_result_is_not_sent_again(api: Api, path: str) -> None:
+    job_id = api.submit()
+    finish(api.ledger, job_id)
+    url = f"/v1/jobs/{job_id}{path}"
+    tag = api.client.get(url).headers["etag"]
+    same = api.client.get(url, headers={"If-None-Match": tag})
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    assert api.client.get(url, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_no_two_results_share_a_tag(api: Api) -> None:
+    jobs = [api.submit(), api.submit()]
+    for job_id in jobs:
+        finish(api.ledger, job_id)
+    tags = [api.client.get(f"/v1/jobs/{job_id}{path}").headers["etag"] for job_id in jobs for path in RESULTS]
+    assert len(set(tags)) == len(tags)
 
 
 # -- inline rows ----------------------------------------------------------------------------------------------

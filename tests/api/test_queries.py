@@ -60,6 +60,14 @@ def test_a_query_names_its_parent_and_what_it_must_find(api: Api, parent: str) -
     assert api.client.get(f"/v1/jobs/{parent}").json()["spec"]["query_of"] is None
 
 
+def test_the_queries_of_a_job_can_be_listed(api: Api, parent: str) -> None:
+    child = _ask(api, parent).json()["id"]
+    listed = api.client.get("/v1/jobs", params={"query_of": parent}).json()
+    assert [job["id"] for job in listed["data"]] == [child]
+    problem = api.client.get("/v1/jobs", params={"query_of": "nobody"})
+    assert (problem.status_code, problem.json()["errors"][0]["pointer"]) == (422, "/query/query_of")
+
+
 def test_output_may_be_another(api: Api, parent: str) -> None:
     job = _ask(api, parent, output={"per_validation_row": False}).json()
     assert job["spec"]["output"] == {"per_validation_row": False, "self_influence": False}

@@ -26,8 +26,8 @@ from ascribe.spec import JobSpec
 from tests.support.handmade import manifest, pack_rows, scores_of, spec_body, train_rows
 
 TENANT = "downloads"
-ROWS = 300_000
-MATRIX_ROWS, QUERIES = 20_000, 50
+ROWS = 150_000
+MATRIX_ROWS, QUERIES = 10_000, 50
 MiB = 1 << 20
 FILES = ("ndjson", "csv", "parquet", "arrow")
 
@@ -144,7 +144,7 @@ def test_a_long_file_takes_little_more_memory_than_a_short_one(start: StartServi
         before = service.peak_bytes()
         sizes = {form: _download(client, long_job, format=form, order=order) for form in FILES}
         grown = service.peak_bytes() - before
-    assert sizes["ndjson"] > 40 * MiB
+    assert sizes["ndjson"] > 20 * MiB
     assert grown < 16 * MiB, f"{grown / MiB:.0f} MiB for {ROWS} rows"
 
 
@@ -157,7 +157,7 @@ def test_a_long_matrix_takes_little_more_memory_than_a_short_one(start: StartSer
         before = service.peak_bytes()
         sizes = {form: _download(client, wide_job, format=form, vector="all") for form in FILES}
         grown = service.peak_bytes() - before
-    assert sizes["ndjson"] > 60 * MiB
+    assert sizes["ndjson"] > 30 * MiB
     assert grown < 16 * MiB, f"{grown / MiB:.0f} MiB for {MATRIX_ROWS * QUERIES} scores"
 
 
@@ -191,7 +191,7 @@ def test_a_stalled_reader_is_let_go(start: StartService, long_job: str) -> None:
     reader = _begin(service, f"/v1/jobs/{long_job}/scores?format=ndjson&order=absolute")
     assert service.row_files() == 1
     _await(lambda: service.row_files() == 0)
-    assert "took nothing of its download" in service.log.read_text()
+    assert "took too little of its download" in service.log.read_text()
     rest = b"".join(iter(lambda: reader.recv(1 << 16), b""))
     assert not rest.endswith(b"0\r\n\r\n"), "a client must not take half a file for a whole one"
     assert rest.count(b'"index"') < ROWS
@@ -200,17 +200,18 @@ def test_a_stalled_reader_is_let_go(start: StartService, long_job: str) -> None:
 
 
 def test_a_slow_reader_gets_everything(start: StartService, wide_job: str) -> None:
-    service = start(ASCRIBE_SLOW_READER_SECONDS="1")
-    rows = 4000
-    reader = _begin(service, f"/v1/jobs/{wide_job}/scores?format=csv&vector=all&order=row&top_k={rows}")
+    service = start(ASCRIBE_SLOW_READER_SECONDS="2")
+    reader = _begin(service, f"/v1/jobs/{wide_job}/scores?format=csv&vector=all&order=row&top_k=4000")
     received = bytearray()
-    for _ in range(6):
-        time.sleep(0.5)
-        received += reader.recv(1 << 16)
+    for _ in range(40):
+        time.sleep(0.1)
+        received += reader.recv(1 << 17)
     while not received.endswith(b"0\r\n\r\n"):
-        received += reader.recv(1 << 20)
+        piece = reader.recv(1 << 20)
+        assert piece, "let go, though it was reading"
+        received += piece
     assert len(received) > 5 * MiB, "more than lies in buffers on the way"
-    assert received.count(b",t49,") == rows
+    assert b"3999,t3999,coding,t49," in received[-200:]
     reader.close()
 
 

@@ -112,6 +112,26 @@ def test_a_list_can_be_filtered(ledger: Ledger) -> None:
     assert ids(JobFilter(labels={"team": "support", "run": "8"})) == []
 
 
+def test_queries_of_a_job_are_found(ledger: Ledger) -> None:
+    parent, _ = create(ledger), create(ledger)
+    hashes = dict.fromkeys(("base_sha256", "adapter_sha256", "train_sha256"), "0" * 64)
+    child = create(ledger, spec(query_of={"job_id": parent, **hashes}))
+    assert [job.id for job in ledger.list(JobFilter(query_of=parent)).jobs] == [child]
+    assert ledger.list(JobFilter(query_of=child)).jobs == ()
+    asked = ledger.get(child).spec.query_of
+    assert asked is not None
+    assert asked.job_id == parent
+
+
+def test_a_base_alone_is_kept_and_found(ledger: Ledger) -> None:
+    alone = spec(model={"base": "bert"}, parameters={"select": "modules", "modules": ["classifier"]})
+    job_id = create(ledger, alone)
+    kept = ledger.get(job_id).spec
+    assert (kept.model, kept.parameters) == (alone.model, alone.parameters)
+    assert [job.id for job in ledger.list(JobFilter(model="bert")).jobs] == [job_id]
+    assert ledger.list(JobFilter(model="topics-lora")).jobs == ()
+
+
 def test_a_full_queue_takes_no_more_but_replays(make_bench: MakeBench) -> None:
     ledger = make_bench(Policy(max_queued_jobs=2)).ledger
     key = IdempotencyKey("k", "body")

@@ -177,7 +177,8 @@ class LedgerMachine(RuleBasedStateMachine):
             events = self.ledger.events(job_id)
             assert pulse == Pulse(job.status, job.revision, events[-1].id)
             assert [event.id for event in events] == list(range(1, len(events) + 1))
-            assert [event.type for event in events if event.type in FINAL] == [s for s in FINAL if s.value == job.status]
+            final = [event.type for event in events if event.type in FINAL]
+            assert final == [step for step in FINAL if step.value == job.status]
             if model.status.terminal:
                 model.final = model.final or job
                 assert job == model.final

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ascribe.client.discovery import read_running
 from ascribe.job import JobState
 from tests.e2e.conftest import MakeSpec, System
 
@@ -22,6 +23,9 @@ def command(system: System, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_clearing_the_cache_beside_a_running_job_leaves_what_it_reads(system: System, make_spec: MakeSpec) -> None:
+    running = read_running(system.stack.state_dir)
+    assert running is not None
+    assert running.cache_dir == system.stack.cache_dir
     old = system.client.create_and_wait(make_spec(), timeout=120)
     assert old.result is not None
     train = {"source": {"kind": "file", "path": "all/train.jsonl"}, "limit": 400}

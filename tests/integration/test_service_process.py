@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from ascribe.embedded.server import free_port, start_server
+from tests.support.processes import running_service
 from tests.support.tiny import make_checkpoint
 
 SPEC: dict[str, Any] = {
@@ -30,31 +31,8 @@ SPEC: dict[str, Any] = {
 @contextmanager
 def _service(redis_port: int, data_root: Path, **env: str) -> Iterator[httpx.Client]:
     make_checkpoint(data_root)
-    port = free_port()
-    settings = {
-        "ASCRIBE_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
-        "ASCRIBE_DATA_ROOT": str(data_root),
-        "ASCRIBE_PORT": str(port),
-        "ASCRIBE_REDIS_TIMEOUT_SECONDS": "1",
-    }
-    process = subprocess.Popen([sys.executable, "-m", "service"], env=os.environ | settings | env)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            _await_alive(client)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _await_alive(client: httpx.Client) -> None:
-    for _ in range(200):
-        try:
-            if client.get("/healthz").is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise TimeoutError
+    with running_service(redis_port, data_root, **env) as service:
+        yield service.client
 
 
 def _assert_unavailable(response: httpx.Response) -> None:

@@ -71,14 +71,15 @@ def make_workshop(folder: Path, **settings: Any) -> Workshop:
     return Workshop(root, Bench(WorkerSettings(data_root=root, cache_dir=folder / "cache", **options)))
 
 
-def make_spec(curvature: str = "gfim", solver: str = "schulz", **changes: Any) -> JobSpec:
+def make_spec(curvature: str = "gfim", solver: str | dict[str, Any] = "schulz", **changes: Any) -> JobSpec:
+    """``solver``: its kind, or the whole of it."""
     return JobSpec.model_validate(
         {
             "model": {"base": "base", "adapter": "adapter"},
             "train": {"source": {"kind": "file", "path": "train.jsonl"}},
             "validation": {"source": {"kind": "file", "path": "validation.jsonl"}},
             "curvature": {"kind": curvature},
-            "solver": {"kind": solver},
+            "solver": {"kind": solver} if isinstance(solver, str) else solver,
         }
         | changes
     )

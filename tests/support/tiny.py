@@ -30,7 +30,8 @@ def make_checkpoint(root: Path, model_type: str = "bert", *, seed: int = 0, rank
     torch.manual_seed(seed)
     base, adapter = root / "base", root / "adapter"
     _tokenizer().save_pretrained(base)
-    sizes = AutoConfig.for_model(model_type, **_sizes(model_type) | config)
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
+    sizes = AutoConfig.for_model(model_type, **_sizes(model_type) | names | config)
     model = AutoModelForSequenceClassification.from_config(sizes)  # type: ignore[no-untyped-call]  # theirs has no annotations
     model.save_pretrained(base)
     peft_config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=8, target_modules=TARGETS[model_type])
@@ -39,7 +40,6 @@ def make_checkpoint(root: Path, model_type: str = "bert", *, seed: int = 0, rank
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     tuned.save_pretrained(str(adapter))
-    names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
     (adapter / "config.json").write_text(json.dumps({"model_type": model_type, **names}))
 
 

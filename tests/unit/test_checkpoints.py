@@ -96,6 +96,77 @@ def test_a_model_without_a_trained_head(root: Path) -> None:
     assert _code(root) == ("no_trained_head", "/model/adapter")
 
 
+BARE = ModelSpec(base="base")
+
+
+def _modules(*patterns: str) -> ParametersSpec:
+    return ParametersSpec(select="modules", modules=patterns)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        (("classifier",), {"classifier.weight", "classifier.bias"}),
+        (("classifier.weight", "bert.pooler"), {"classifier.weight", "bert.pooler.dense.weight", "bert.pooler.dense.bias"}),
+        (
+            ("bert.encoder.layer.1.*.weight",),
+            {
+                f"bert.encoder.layer.1.{module}.weight"
+                for module in (
+                    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+                    "intermediate.dense", "output.dense",
+                )
+            },
+        ),
+        (("*.query", "*.query.weight"), {f"bert.encoder.layer.{i}.attention.self.query.{k}" for i in (0, 1) for k in ("weight", "bias")}),
+    ],
+)  # fmt: skip
+def test_modules_of_a_base_alone(root: Path, patterns: tuple[str, ...], names: set[str]) -> None:
+    checkpoint = inspect_checkpoint(root, BARE, _modules(*patterns))
+    assert set(checkpoint.block_names) == names
+    assert list(checkpoint.block_names) == sorted(names)
+    assert checkpoint.adapter is None
+    assert checkpoint.adapter_sha256() is None
+    assert checkpoint.num_labels == len(LABELS)
+
+
+def test_dense_blocks_have_their_short_side_first(root: Path) -> None:
+    checkpoint = inspect_checkpoint(
+        root, BARE, _modules("bert.encoder.layer.0.output", "*.0.intermediate", "classifier")
+    )
+    shapes = {block.name: (block.rank, block.long_side) for block in checkpoint.blocks}
+    layer = "bert.encoder.layer.0"
+    assert shapes == {
+        "classifier.bias": (1, 3),
+        "classifier.weight": (3, 32),
+        f"{layer}.intermediate.dense.bias": (1, 48),
+        f"{layer}.intermediate.dense.weight": (32, 48),
+        f"{layer}.output.dense.bias": (1, 32),
+        f"{layer}.output.dense.weight": (32, 48),
+    }
+
+
+@pytest.mark.parametrize(
+    "pattern", ["s3cret", "*.word_embeddings", "bert.embeddings.LayerNorm", "*.LayerNorm.weight", ""]
+)
+def test_a_pattern_that_names_no_linear_layer_tells_what_there_is(root: Path, pattern: str) -> None:
+    model = ParametersSpec.model_construct(select="modules", modules=("classifier", pattern))
+    with pytest.raises(InvalidInput) as raised:
+        inspect_checkpoint(root, BARE, model)
+    (problem,) = raised.value.errors
+    assert (problem.code, problem.pointer) == ("no_such_module", "/parameters/modules/1")
+    assert "bert.encoder.layer.0.attention.self.query" in problem.message or "classifier" in problem.message
+    assert "s3cret" not in str(raised.value) + problem.message
+
+
+def test_a_base_alone_without_a_head(root: Path) -> None:
+    path = root / "base" / "model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(path).items() if "classifier" not in name}, path)
+    with pytest.raises(InvalidInput) as raised:
+        inspect_checkpoint(root, BARE, _modules("bert.encoder.layer.1"))
+    assert (raised.value.errors[0].code, raised.value.errors[0].pointer) == ("no_trained_head", "/model/base")
+
+
 @pytest.mark.parametrize(
     ("path", "code"), [("../base", "path_outside_root"), ("link", "path_outside_root"), ("nowhere", "not_found")]
 )

@@ -179,10 +179,11 @@ def test_report_writes_the_page(tmp_path: Path) -> None:
     assert page.read_text() == "<html>"
 
 
-def test_cancel_delete_methods_version() -> None:
+def test_cancel_delete_methods_limits_version() -> None:
     assert run(FakeApi(job("cancelling")), "cancel", JOB_ID).stdout == "cancelling\n"
     assert run(FakeApi(httpx.Response(204)), "delete", JOB_ID).exit_code == 0
     assert json.loads(run(FakeApi({"pairs": {}}), "methods").stdout) == {"pairs": {}}
+    assert json.loads(run(FakeApi({"limits": []}), "limits").stdout) == {"limits": []}
     assert "ascribe\t0.1.0" in run(FakeApi({"version": "0.1.0"}), "version").stdout
 
 

@@ -188,6 +188,7 @@ def test_init_writes_a_spec_that_is_one(tmp_path: Path) -> None:
     path = tmp_path / "new.yaml"
     assert run(FakeApi(job()), "init", str(path)).exit_code == 0
     JobSpec.model_validate(read_spec(str(path)).document)
+    JobSpec.model_validate(read_spec(str(path), ["solver.kind=cholesky"]).document)
     assert JobSpec.model_validate(yaml.safe_load(path.read_text()))
     again = run(FakeApi(job()), "init", str(path))
     assert again.exit_code == 2

@@ -16,6 +16,7 @@ import stamina
 import ascribe
 from ascribe.client import Client, errors
 from ascribe.client.discovery import DEFAULT_URL, Running, find_url, read_running, remove_running, write_running
+from ascribe.job import JobError
 from ascribe.spec import DatasetSpec, JobSpec
 from tests.support.clients import Call, call_in_a_loop, call_in_place
 from tests.support.fake_api import JOB_ID, PROBLEM, ROWS, SHOWN_SPEC, SPEC, FakeApi, job, problem, running
@@ -143,9 +144,16 @@ def test_an_id_cannot_reach_another_path(call: Call) -> None:
 def test_list_follows_pages_and_stops_at_the_limit(call: Call) -> None:
     page = {"object": "list", "data": [job(), job()], "has_more": True, "first_id": JOB_ID, "last_id": JOB_ID}
     api = FakeApi(page)
-    assert len(call(api, lambda client: client.list(status="running", labels={"team": "support"}, limit=3))) == 3
+    assert (
+        len(
+            call(
+                api, lambda client: client.list(status="running", query_of=JOB_ID, labels={"team": "support"}, limit=3)
+            )
+        )
+        == 3
+    )
     first, second = (request.url.params for request in api.requests)
-    assert dict(first) == {"status": "running", "limit": "3", "label.team": "support"}
+    assert dict(first) == {"status": "running", "query_of": JOB_ID, "limit": "3", "label.team": "support"}
     assert second["after"] == JOB_ID
 
 
@@ -240,3 +248,11 @@ def test_events_follow_pages(call: Call) -> None:
     api = FakeApi(*pages)
     assert [each.id for each in call(api, lambda client: client.events(JOB_ID))] == [1, 2]
     assert [dict(request.url.params) for request in api.requests] == [{}, {"after": "1"}]
+
+
+def test_a_single_problem_is_said_once() -> None:
+    item = {"pointer": "/solver/kind", "code": "some_code", "message": "goes with schulz"}
+    one = JobError.model_validate(PROBLEM | {"detail": "/solver/kind: goes with schulz", "errors": [item]})
+    assert errors.describe(one).splitlines()[:2] == ["Invalid input", "  /solver/kind: goes with schulz"]
+    two = one.model_copy(update={"detail": "2 problems", "errors": one.errors * 2})
+    assert errors.describe(two).startswith("Invalid input: 2 problems")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import io
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -177,6 +180,8 @@ def test_a_download_that_breaks_off_leaves_what_was_there(call: Call, tmp_path: 
     [
         ("rows.jsonl", "application/x-ndjson"),
         ("rows.CSV", "text/csv"),
+        ("rows.csv.gz", "text/csv"),
+        ("rows.tsv", "text/tab-separated-values"),
         ("rows.parquet", "application/vnd.apache.parquet"),
     ],
 )
@@ -217,3 +222,29 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
         }
 
     assert methods(Client) == methods(AsyncClient)
+
+
+class Stalls(Pieces):
+    """Half of a body, then nothing for a long time."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body[: len(self._body) - 100]
+        await asyncio.sleep(60)
+
+
+def test_a_loop_left_early_and_a_cancelled_read_let_go_of_the_reply() -> None:
+    def api() -> FakeApi:
+        body = arrow_stream(*TABLE.to_batches(max_chunksize=1))
+        return FakeApi(httpx.Response(200, headers=ARROW, stream=Stalls(body)))
+
+    async def main() -> None:
+        async with api().async_client() as client, aclosing(client.scores_batches(JOB_ID)) as batches:
+            assert (await anext(batches)).num_rows == 1
+        async with api().async_client() as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await client.scores_table(JOB_ID)
+
+    started = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - started < 5

@@ -7,16 +7,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ascribe.errors import InternalError, InvalidInput, LimitExceeded
+from ascribe.errors import Busy, InternalError, InvalidInput, LimitExceeded
 from ascribe.settings import Settings
+from ascribe.sources import confined
 from ascribe.sources.confined import describe_confined, read_confined
 from ascribe.sources.limits import ReadLimits
 from ascribe.sources.reading import DataFile, Description, Format, Roles
@@ -40,33 +41,30 @@ def pipe(tmp_path: Path) -> Path:
     return tmp_path / "rows.jsonl"
 
 
-@contextmanager
-def _killing_the_child(with_signal: signal.Signals) -> Iterator[None]:
-    """Sends the signal to the one child of this process that appears meanwhile, once it waits for its file."""
-    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+def _children() -> list[int]:
+    """Readers that run for this process."""
+    pids = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    return [pid for pid in pids if b"ARROW_DEFAULT_MEMORY_POOL" in Path(f"/proc/{pid}/environ").read_bytes()]
 
-    def kill() -> None:
+
+@contextmanager
+def _once_it_runs(act: Callable[[int], None]) -> Iterator[None]:
+    """Calls ``act`` with the process id of the reader that is started meanwhile."""
+
+    def watch() -> None:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            for child in map(int, children.read_text().split()):
-                if "wait_for_partner" in Path(f"/proc/{child}/wchan").read_text() or _opens_fifo(child):
-                    os.kill(child, with_signal)
-                    return
+            for child in _children():
+                act(child)
+                return
             time.sleep(0.01)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=watch)
     thread.start()
     try:
         yield
     finally:
         thread.join()
-
-
-def _opens_fifo(child: int) -> bool:
-    try:
-        return Path(f"/proc/{child}/syscall").read_text().split()[0] == "257"  # openat, and still in it
-    except OSError:
-        return False
 
 
 def test_rows_arrive_in_order_whatever_their_number(tmp_path: Path) -> None:
@@ -85,7 +83,7 @@ def test_a_reading_that_takes_too_long_is_ended(pipe: Path) -> None:
 
 @pytest.mark.parametrize("with_signal", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
 def test_a_reader_that_crashes_is_the_files_fault(pipe: Path, with_signal: signal.Signals) -> None:
-    with _killing_the_child(with_signal), pytest.raises(InvalidInput) as raised:
+    with _once_it_runs(lambda child: os.kill(child, with_signal)), pytest.raises(InvalidInput) as raised:
         _read(pipe)
     problem = raised.value.errors[0]
     assert (problem.code, problem.pointer) == ("unreadable_file", "/train/source")
@@ -122,27 +120,39 @@ def test_stopping_in_the_middle_ends_the_child(tmp_path: Path) -> None:
     before = time.monotonic()
     rows.close()  # type: ignore[attr-defined]  # it is a generator
     assert time.monotonic() - before < 5
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert _children() == []
 
 
 def test_the_child_sees_no_secret_of_ours(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASCRIBE_API_KEY", "s3cret-s3cret-s3cret")
     seen: list[bytes] = []
 
-    def look() -> None:
-        deadline = time.monotonic() + 20
-        while not seen and time.monotonic() < deadline:
-            for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-                environ = Path(f"/proc/{child}/environ").read_bytes()
-                if b"ARROW_DEFAULT_MEMORY_POOL" in environ:
-                    seen.append(environ)
-                    os.kill(int(child), signal.SIGKILL)
-            time.sleep(0.01)
+    def look(child: int) -> None:
+        seen.append(Path(f"/proc/{child}/environ").read_bytes())
+        os.kill(child, signal.SIGKILL)
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    with pytest.raises(InvalidInput):
+    with _once_it_runs(look), pytest.raises(InvalidInput):
         _read(pipe)
-    thread.join()
+    assert seen
     assert b"s3cret" not in seen[0]
+
+
+def test_only_so_many_files_are_read_at_once(pipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined, "SLOT_SECONDS", 0.2)
+    hanging = [threading.Thread(target=_hang, args=(pipe,)) for _ in range(confined.READERS)]
+    for thread in hanging:
+        thread.start()
+    deadline = time.monotonic() + 2
+    with pytest.raises(Busy):
+        while time.monotonic() < deadline:
+            with suppress(LimitExceeded):
+                _read(pipe, reader_seconds=0.1)
+    for thread in hanging:
+        thread.join()
+    with pytest.raises(LimitExceeded):
+        _read(pipe, reader_seconds=0.1)
+
+
+def _hang(path: Path) -> None:
+    with pytest.raises(LimitExceeded):
+        _read(path, reader_seconds=3)

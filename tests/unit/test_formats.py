@@ -208,7 +208,7 @@ class _NoKms(pe.KmsClient):
     def wrap_key(self, key_bytes: bytes, _: str) -> str:
         return key_bytes.hex()
 
-    def unwrap_key(self, wrapped_key: str, _: str) -> bytes:
+    def unwrap_key(self, wrapped_key: str, _: str) -> bytes:  # type: ignore[override]  # the stub is wrong
         return bytes.fromhex(str(wrapped_key))
 
 

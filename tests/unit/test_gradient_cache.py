@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 
 from ascribe.errors import StorageFailed
 from ascribe.job import Phase, Progress
+from ascribe.sources.checkpoints import Checkpoint
+from ascribe.spec import ModelSpec
 from ascribe.store import Store
 from tests.support.jobs import TRAIN, VALIDATION, Shelf, Workshop, make_spec, make_workshop
+from worker.models import LoadedModel, ModelCache, ModelKey
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
 
@@ -133,19 +137,40 @@ def test_a_cache_directory_that_goes_away_ends_the_job_with_words(workshop: Work
     assert workshop.run(make_spec())[1].staged == expected
 
 
+class InterruptedModels(ModelCache):
+    """Lets something happen just before the model computes the second shard of a run."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        super().__init__()
+        self._act, self._calls = act, itertools.count(1)
+
+    def get(self, key: ModelKey, checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
+        if next(self._calls) == 2:
+            self._act()
+        return super().get(key, checkpoint, spec)
+
+
+def interrupted(workshop: Workshop, act: Callable[[], object]) -> Workshop:
+    return Workshop(workshop.root, Bench(workshop.bench.settings, InterruptedModels(act)))
+
+
 def test_the_directory_goes_away_between_two_shards(workshop: Workshop) -> None:
-    load, calls = workshop.bench.models.get, 0
-
-    def get(*arguments: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            shutil.rmtree(workshop.bench.settings.cache_dir)
-        return load(*arguments)  # type: ignore[arg-type]  # passed on as they came
-
-    workshop.bench.models.get = get  # type: ignore[method-assign,assignment]  # called before every shard
+    remove = interrupted(workshop, lambda: shutil.rmtree(workshop.bench.settings.cache_dir))
     with pytest.raises(StorageFailed, match="ENOENT"):
-        workshop.run(make_spec())
+        remove.run(make_spec())
+
+
+def test_another_job_takes_the_room_after_it_was_made(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path, cache_max_bytes=2 * TRAIN * ROW_BYTES)
+    other = Store(workshop.bench.settings.cache_dir, max_bytes=None)
+
+    def take() -> None:
+        (folder / "data").write_bytes(b"x" * (2 * TRAIN * ROW_BYTES - 20 * ROW_BYTES))
+
+    with other.open("gradients", "other") as folder, pytest.raises(StorageFailed, match="cannot make room"):
+        interrupted(workshop, take).run(make_spec())
+    assert len(shards(workshop)) == 1
+    assert workshop.run(make_spec())[0].diagnostics.cache["train"].hit_rows == 16
 
 
 @contextmanager

@@ -46,7 +46,8 @@ def lines(**how: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("form", ["json", "auto"])
 def test_each_event_is_one_line_of_json(form: str) -> None:
     found = lines(form=form)
-    assert [line["event"] for line in found] == ["attempt started", "said once", "retry", "storage failed", "afterwards"]
+    events = [line["event"] for line in found]
+    assert events == ["attempt started", "said once", "retry", "storage failed", "afterwards"]
     assert [line["logger"] for line in found] == ["ours", "noisy", "theirs", "ours", "ours"]
     assert [line["level"] for line in found] == ["info", "warning", "warning", "error", "info"]
     assert all(line["timestamp"].endswith("Z") for line in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -54,3 +56,14 @@ def test_other_precisions_stay_as_they_are(dtype: torch.dtype) -> None:
         fast = linear(x, weight_OI)
     assert fast.dtype == dtype
     assert torch.equal(fast, linear(x, weight_OI))
+
+
+def test_onednn_keeps_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set by the first use and never against the operator's own setting."""
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    OneDnnLinear()
+    assert os.environ[name] == "64"
+    monkeypatch.setenv(name, "5")
+    OneDnnLinear()
+    assert os.environ[name] == "5"

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ascribe.errors import InvalidInput, LimitExceeded, NonFinite, PlanExceedsSteps, StorageFailed
+from ascribe.errors import InvalidInput, LimitExceeded, NonFinite, PlanExceedsSteps, SolveFailed, StorageFailed
 from ascribe.job import Phase, Progress
 from ascribe.result import MEAN, SELF_INFLUENCE, TRAIN_LOSS, TRAIN_ROWS, VALIDATION_ROWS, validation_vector
 from ascribe.spec import PAIRS
@@ -159,14 +159,46 @@ def test_progress_moves_through_the_phases(workshop: Workshop) -> None:
     assert set(manifest.diagnostics.seconds) == {*(phase.value for phase in Phase), "total"}
 
 
-def test_cancel_ends_the_run_and_keeps_whole_shards(workshop: Workshop) -> None:
-    def cancel_while_caching(progress: Progress) -> bool:
-        return progress.phase is Phase.BUILDING_CURVATURE
+def test_cancel_ends_the_run_at_a_batch_and_keeps_whole_shards(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.progress.SEND_EVERY_SECONDS", 0.0)
+
+    def cancel_in_the_second_shard(progress: Progress) -> bool:
+        return progress.phase is Phase.CACHING_GRADIENTS and progress.done > 16
 
     with pytest.raises(Cancelled):
-        run(make_spec(), workshop.bench, Reporter(cancel_while_caching), Shelf())
+        run(make_spec(), workshop.bench, Reporter(cancel_in_the_second_shard), Shelf())
     manifest, _ = workshop.run(make_spec())
-    assert manifest.diagnostics.cache["train"].hit_rows == TRAIN
+    assert manifest.diagnostics.cache["train"].hit_rows == 16
+
+
+@pytest.mark.parametrize(
+    ("curvature", "solver", "damping", "status"),
+    [
+        ("gfim", {"kind": "cholesky"}, 1e-30, "not_positive_definite"),
+        ("empirical_fisher", {"kind": "lissa", "step_size": 1e9, "steps": 50}, 1.0, "diverged"),
+        ("gfim", {"kind": "schulz", "start": "published", "iterations": 200}, 1e30, "diverged"),
+    ],
+)
+def test_a_solve_that_breaks_down_fails_the_job_with_advice(
+    workshop: Workshop, curvature: str, solver: dict[str, Any], damping: float, status: str
+) -> None:
+    few = {"source": {"kind": "file", "path": "train.jsonl"}, "limit": 2}  # of a lower rank than the matrix
+    spec = make_spec(curvature, solver, damping={"absolute": damping}, train=few)
+    with pytest.raises(SolveFailed, match=status) as raised:
+        workshop.run(spec)
+    assert "lora_" in raised.value.detail
+    assert SolveStatus(status).advice in raised.value.detail
+
+
+def test_a_base_that_lacks_weights_is_not_filled_with_random_ones(workshop: Workshop) -> None:
+    weights = workshop.root / "base" / "model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(weights).items() if "pooler" not in name}
+    save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(InvalidInput) as raised:
+        workshop.run(make_spec())
+    assert (raised.value.errors[0].code, raised.value.errors[0].pointer) == ("incomplete_checkpoint", "/model/base")
 
 
 def test_a_gradient_that_is_not_finite_names_its_row(workshop: Workshop) -> None:

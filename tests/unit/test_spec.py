@@ -80,6 +80,33 @@ def test_paths_below_the_root(path: str) -> None:
     parse(train={"source": {"kind": "file", "path": path}})
 
 
+ALONE = {"base": "minilm"}
+BOTH = {"base": "minilm", "adapter": "topics-lora"}
+
+
+@pytest.mark.parametrize("modules", [["classifier"], ["a.*", "b"]])
+def test_a_base_alone_and_its_modules(modules: list[str]) -> None:
+    spec = parse(model=ALONE, parameters={"select": "modules", "modules": modules})
+    assert spec.model.adapter is None
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters", "expected"),
+    [
+        (ALONE, {}, "selection_without_adapter"),
+        (ALONE | {"adapter": None}, {"select": "adapter_and_head"}, "selection_without_adapter"),
+        (BOTH, {"select": "modules", "modules": ["classifier"]}, "modules_with_adapter"),
+        (BOTH, {"select": "adapter", "modules": ["classifier"]}, "modules_and_select"),
+        (ALONE, {"select": "modules"}, "modules_and_select"),
+        (ALONE, {"select": "modules", "modules": [""]}, "string_too_short"),
+        (ALONE, {"select": "modules", "modules": ["x"] * 65}, "too_long"),
+    ],
+)
+def test_selections_go_with_their_models(model: Any, parameters: Any, expected: str) -> None:
+    assert code(model=model, parameters=parameters) == expected
+
+
 @pytest.mark.parametrize("label", [True, 1.0, None])
 def test_a_label_is_an_integer_or_a_name(label: object) -> None:
     source = {"kind": "inline", "rows": [{"text": "t", "label": label}]}

@@ -12,6 +12,7 @@ from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint
 from ascribe.sources.rows import Rows
 from ascribe.store import Store
+from worker import memory
 from worker.data import make_batches
 from worker.gradients import cache
 from worker.gradients.cache import Gradients
@@ -42,6 +43,7 @@ def collect(
     """
 
     def compute(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        memory.give_back()
         loaded = load()
         gradients = PerExampleGradients(loaded.model, checkpoint.blocks)
         loss_N = torch.empty(stop - start)

@@ -6,6 +6,7 @@ its own; oneDNN, compiled into the same PyTorch, generates its code for the proc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,11 @@ class OneDnnLinear(TorchFunctionMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # theirs has no annotations
-        self._available = torch.backends.mkldnn.is_available()
+        super().__init__()
+        # Every shape of batch is a program of its own to oneDNN, which keeps 1024 of them, hundreds of megabytes. It
+        # reads this when it makes the first one.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+        self._available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # the same
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -30,7 +30,7 @@ def influence(chunks: Sequence[Tensor], ihvp_QP: Tensor, name: str) -> Tensor:
     Raises:
         NonFinite: if a score is not finite; ``name`` says which block, or blocks, the columns belong to.
     """
-    tiles = [tile_nP for chunk in chunks for tile_nP in chunk.split(_ROWS)]
+    tiles = [tile_nP for chunk in chunks for tile_nP in torch.split(chunk, _ROWS)]
     single_QP = ihvp_QP.to(torch.float32)
     score_QN = torch.cat([_tile(tile_nP, ihvp_QP, single_QP) for tile_nP in tiles], dim=1).to(torch.float32)
     if not bool(score_QN.isfinite().all()):
@@ -51,6 +51,6 @@ def _tile(grad_nP: Tensor, ihvp_QP: Tensor, single_QP: Tensor) -> Tensor:
 def _multiply(ihvp_QP: Tensor, grad_nP: Tensor) -> Tensor:
     """``ihvp grad^T`` with products in the dtype of ``ihvp_QP``, summed over slices of columns in float64."""
     score_Qn = torch.zeros(len(ihvp_QP), len(grad_nP), dtype=torch.float64)
-    for ihvp_Qp, grad_np in zip(ihvp_QP.split(_COLUMNS, dim=1), grad_nP.split(_COLUMNS, dim=1), strict=True):
+    for ihvp_Qp, grad_np in zip(*(torch.split(x, _COLUMNS, dim=1) for x in (ihvp_QP, grad_nP)), strict=True):
         score_Qn += ihvp_Qp @ grad_np.to(ihvp_QP.dtype).T
     return score_Qn

@@ -81,11 +81,11 @@ class Cholesky(Reusable[CholeskyState]):
 
     def save(self, state: CholeskyState) -> Saved:
         assert state.factor is not None, "a state without a factor is of no use to anyone"
-        return Saved({"factor": state.factor})
+        return Saved({"transposed_factor": state.factor.mT})
 
     def load(self, operator: Damped, saved: Saved) -> CholeskyState:
         self.check(operator)
-        return CholeskyState(operator, _few_rows(operator), saved.tensor("factor"))
+        return CholeskyState(operator, _few_rows(operator), saved.tensor("transposed_factor").mT)
 
     def compute(self, state: CholeskyState, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
         """Solve, then correct once with the residual: ``x <- x + A^-1 (v - A x)``."""
@@ -118,8 +118,8 @@ def _factor(matrix: Tensor, shift: float) -> Tensor | None:
     shifted = matrix.clone()
     shifted.diagonal().add_(shift)
     factor, info = torch.linalg.cholesky_ex(shifted)
-    # Row-major like a factor that was read back: LAPACK's own order would round other sums in other places.
-    return factor.contiguous() if int(info) == 0 else None
+    # Column-major, as LAPACK wants it and as a factor that was read back is: other layouts take other kernels.
+    return factor.mT.contiguous().mT if int(info) == 0 else None
 
 
 def _gram(rows: RowsOperator) -> Tensor:
@@ -156,8 +156,6 @@ def _times_rows(rows: RowsOperator, x_PK: Tensor) -> Tensor:
 def _times_rows_transposed(rows: RowsOperator, weight_NK: Tensor) -> Tensor:
     """``G^T w``, ``[P, K]``."""
     y_PK = weight_NK.new_zeros(rows.size, weight_NK.shape[1])
-    start = 0
-    for slab_nP in rows.slabs():
-        y_PK += slab_nP.T @ weight_NK[start : start + len(slab_nP)]
-        start += len(slab_nP)
+    for slab_nP, weight_nK in rows.slabs_with(weight_NK):
+        y_PK += slab_nP.T @ weight_nK
     return y_PK

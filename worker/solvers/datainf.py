@@ -39,8 +39,7 @@ class DataInf(Solver[DataInfState]):
     def compute(self, state: DataInfState, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
         rows, damping = state.rows, state.operator.damping
         shrink_PK = torch.zeros_like(rhs_PK)
-        for slab_nP in rows.slabs():
-            weight_n = 1 / (damping + slab_nP.square().sum(dim=1))
+        for slab_nP, weight_n in rows.slabs_with(_weights(state)):
             shrink_PK += slab_nP.T @ (weight_n[:, None] * (slab_nP @ rhs_PK))
         x_PK = (rhs_PK - shrink_PK / rows.count) / damping
         stats = Stats(1, 1, condition_bound=state.operator.condition_bound(), precision="float64")
@@ -50,7 +49,11 @@ class DataInf(Solver[DataInfState]):
         """``(1/lambda) mean_n[||v||^2 - (g_n . v)^2 / (lambda + ||g_n||^2)]``: half of the products of ``compute``."""
         rows, damping = state.rows, state.operator.damping
         shrink_K = torch.zeros_like(rhs_PK[0])
-        for slab_nP in rows.slabs():
-            weight_n = 1 / (damping + slab_nP.square().sum(dim=1))
+        for slab_nP, weight_n in rows.slabs_with(_weights(state)):
             shrink_K += weight_n @ (slab_nP @ rhs_PK).square()
         return (rhs_PK.square().sum(dim=0) - shrink_K / rows.count) / damping
+
+
+def _weights(state: DataInfState) -> Tensor:
+    """``1 / (lambda + ||g_n||^2)``, ``[N]``."""
+    return 1 / (state.operator.damping + state.rows.squared_norms())

@@ -18,6 +18,7 @@ from ascribe.status import SolveStatus
 from worker.operators import Damped, DenseOperator
 from worker.saved import Saved
 from worker.solvers.base import Reusable, Stats, require
+from worker.ticks import tick
 
 # float32 leaves ||I - A X|| near 1e-8 kappa. Up to here that is well below 1, and the float64 steps that
 # follow square it; beyond, they could not start.
@@ -104,6 +105,7 @@ class Schulz(Reusable[SchulzState]):
         identity_PP = torch.eye(operator.size)
         inverse_PP = _PUBLISHED_START * identity_PP
         for _ in range(self.iterations):
+            tick()
             inverse_PP = inverse_PP @ (2 * identity_PP - a_PP @ inverse_PP)
         finite = bool(inverse_PP.isfinite().all())
         truncation = 1 / (_PUBLISHED_START * 2.0**self.iterations)
@@ -170,6 +172,7 @@ def chebyshev_scales(lower: float, upper: float, steps: int) -> list[float]:
     # tau - 1 is kept in place of tau, which rounds to 1 at a large condition number.
     tau_minus_1 = 2 * lower / (upper - lower) if upper > lower else math.inf
     for _ in range(steps):
+        tick()
         square_minus_1 = tau_minus_1 * (tau_minus_1 + 2)
         scales.append(1 + 1 / (2 * square_minus_1 + 1))
         tau_minus_1 = 2 * square_minus_1

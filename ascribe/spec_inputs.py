@@ -1,0 +1,148 @@
+"""The inputs of a job in its spec: the model, the parameters meant, the two datasets and where their rows are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Part(BaseModel):
+    """Base of every part of the spec: immutable, and an unknown field is an error, not a surprise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+RowId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+DATASET_ID_PATTERN = r"^ds_[0-9a-f]{64}$"
+
+
+def _check_path(value: str) -> str:
+    if value.startswith(("/", "~")) or "\\" in value or "\0" in value or ".." in value.split("/"):
+        raise PydanticCustomError(
+            "path_outside_root", "must be a path below the data root, relative to it, with no '..' in it"
+        )
+    return value
+
+
+def _check_optional_path(value: str | None) -> str | None:
+    return None if value is None else _check_path(value)
+
+
+class ModelSpec(Part):
+    """The checkpoint: a base alone, or with a LoRA adapter; folders of safetensors below the data root."""
+
+    task: Literal["sequence-classification"] = "sequence-classification"
+    base: ShortText = Field(
+        description="Folder of the base checkpoint, relative to the data root.", examples=["minilm"]
+    )
+    adapter: ShortText | None = Field(
+        default=None,
+        description="Folder of the LoRA adapter, relative to the data root. With null the base is scored as it is: it "
+        "must bring its own trained head, and `parameters` must say which of its weights are meant.",
+        examples=["topics-lora"],
+    )
+    dtype: Literal["float32", "bfloat16", "float64"] = Field(
+        default="float32",
+        description="Precision the model runs in. Curvature is accumulated in float64 whatever this is.",
+    )
+    max_length: StrictInt = Field(default=128, ge=1, le=8192, description="Tokens a row is truncated to.")
+
+    _paths = field_validator("base", "adapter")(_check_optional_path)
+
+
+class Columns(Part):
+    """Which field of a row holds what."""
+
+    id: ColumnName | None = Field(
+        default="id",
+        description="Row id. Where no row of the file has this field, or with null, rows are numbered from 0.",
+    )
+    text: ColumnName = "text"
+    text_pair: ColumnName | None = Field(default=None, description="Second text of a pair, for pair tasks.")
+    label: ColumnName = Field(default="label", description="An integer class or one of the model's label names.")
+
+
+class FileSource(Part):
+    """A file of rows below the data root. JSON lines, CSV and TSV may be gzip."""
+
+    kind: Literal["file"]
+    path: ShortText = Field(examples=["topics/train.jsonl"])
+    format: Literal["jsonl", "csv", "tsv", "parquet"] | None = Field(
+        default=None,
+        description="With null, by the ending of the path: .jsonl .ndjson .json .csv .tsv .parquet, or .gz.",
+    )
+
+    _paths = field_validator("path")(_check_path)
+
+
+class DatasetSource(Part):
+    """Rows uploaded before with `POST /v1/datasets`."""
+
+    kind: Literal["dataset"]
+    id: Annotated[str, StringConstraints(pattern=DATASET_ID_PATTERN)] = Field(description="As the upload answered.")
+
+
+class InlineRow(Part):
+    id: RowId | None = None
+    text: str
+    text_pair: str | None = None
+    label: StrictInt | str
+
+
+class InlineSource(Part):
+    """Rows carried in the request itself, up to 10 000."""
+
+    kind: Literal["inline"]
+    rows: tuple[InlineRow, ...] = Field(min_length=1, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _all_or_no_ids(self) -> Self:
+        ids = [row.id for row in self.rows if row.id is not None]
+        if ids and len(ids) != len(self.rows):
+            raise PydanticCustomError("missing_id", "give every row an id, or none")
+        if len(set(ids)) != len(ids):
+            raise PydanticCustomError("duplicate_id", "row ids must be unique")
+        return self
+
+
+Source = Annotated[FileSource | DatasetSource | InlineSource, Field(discriminator="kind")]
+
+
+class DatasetSpec(Part):
+    source: Source
+    columns: Columns = Columns()
+    limit: StrictInt | None = Field(default=None, ge=1, description="Use the first so many rows only.")
+
+
+ModulePattern = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+class ParametersSpec(Part):
+    """The parameters whose gradients are compared."""
+
+    select: Literal["adapter", "adapter_and_head", "modules"] = Field(
+        default="adapter",
+        description="'adapter': the LoRA matrices alone. 'adapter_and_head': those and the weights saved with the "
+        "adapter, as the papers' code does. 'modules': weights of a base without an adapter, named by `modules`.",
+    )
+    modules: tuple[ModulePattern, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Names of modules or of their tensors; `*` stands for any characters, dots too. A module brings "
+        "all of its Linear layers. For select 'modules' alone.",
+        examples=[["classifier", "bert.encoder.layer.5.*.weight"]],
+    )
+
+    @model_validator(mode="after")
+    def _modules_belong_to_their_selection(self) -> Self:
+        if (self.select == "modules") != bool(self.modules):
+            raise PydanticCustomError(
+                "modules_and_select",
+                "name modules with select 'modules', and with no other",
+                {"pointer": "/parameters/modules"},
+            )
+        return self

@@ -1,0 +1,93 @@
+"""One row of the table, the machine it was seen on, and how both are shown and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+PACKAGES = ("torch", "transformers", "peft", "fastapi", "uvicorn", "redis")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """``value`` is what the goal speaks of; ``at_least`` says on which side of ``goal`` it should lie, if there is one.
+
+    ``ours`` and ``beside`` say in words and units what was divided, or what else was seen.
+    """
+
+    benchmark: str
+    value: float
+    unit: str
+    ours: str
+    beside: str
+    sizes: str
+    goal: float | None = None
+    at_least: bool = True
+
+    @property
+    def reached(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+    @property
+    def goal_text(self) -> str:
+        return "-" if self.goal is None else f"{'≥' if self.at_least else '≤'} {self.goal:g}"
+
+
+def machine() -> dict[str, str]:
+    """What a result depends on, with no host name in it."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+    } | {name: version(name) for name in PACKAGES}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    # The family and model too: a cloud's machines often call themselves by no more than a brand.
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return (
+        f"{facts.get('model name', platform.machine())} (family {facts.get('cpu family')}, model {facts.get('model')})"
+    )
+
+
+def show(rows: list[Row], facts: dict[str, str]) -> None:
+    console = Console(width=max(Console().width, 150))
+    console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    table = Table("benchmark", "sizes", "ours", "beside", "value", "goal", "reached")
+    for row in rows:
+        reached = {True: "yes", False: "NO", None: "-"}[row.reached]
+        table.add_row(
+            row.benchmark,
+            row.sizes,
+            row.ours,
+            row.beside,
+            f"{row.value:.3g} {row.unit}".strip(),
+            row.goal_text,
+            reached,
+        )
+    console.print(table)
+
+
+def save(rows: list[Row], facts: dict[str, str], folder: Path) -> Path:
+    """Write all as JSON; a file a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    document = {"machine": facts, "rows": [asdict(row) | {"reached": row.reached} for row in rows]}
+    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
