@@ -34,7 +34,6 @@ class Settings(BaseSettings):
     uploads_dir: Path = Path(".ascribe/uploads")
 
     lease_seconds: float = Field(default=60, gt=0, description="A running job not renewed for so long is taken away.")
-    heartbeat_seconds: float = Field(default=10, gt=0)
     stall_seconds: float = Field(
         default=900, gt=0, description="Renewal stops when progress has not moved for so long."
     )
@@ -62,6 +61,11 @@ class Settings(BaseSettings):
     )
     reader_seconds: float = Field(default=300, gt=0, description="Seconds that reading one file of rows may take.")
     preview_characters: int = Field(default=200, ge=0, description="Text kept beside the scores; 0 keeps none.")
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """How often a lease is renewed: often enough that losing a few renewals loses nothing."""
+        return self.lease_seconds / 6
 
 
 class ServiceSettings(Settings):

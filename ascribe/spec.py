@@ -139,7 +139,7 @@ class LissaSolver(Part):
 
     kind: Literal["lissa"]
     tolerance: Tolerance = 1e-2
-    step_size: Literal["auto"] | Annotated[StrictFloat, Field(gt=0)] = "auto"
+    step_size: Literal["auto"] | Annotated[StrictFloat, Field(ge=1e-30, le=1e30)] = "auto"
     batch_size: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = "auto"
     steps: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = "auto"
     max_steps: StrictInt = Field(

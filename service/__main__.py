@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import socket
 import sys
 
@@ -15,14 +14,8 @@ from ascribe.ledger.opening import open_ledger
 from ascribe.settings import ServiceSettings
 from service.app import create_app
 from service.doorbell import CeleryDoorbell
+from service.loopback import is_loopback
 from service.watch import Watch
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def serve(settings: ServiceSettings) -> None:

@@ -23,7 +23,7 @@ from service.methods.endpoints import router as methods_router
 from service.metrics.collector import LedgerCollector
 from service.metrics.endpoints import router as metrics_router
 from service.metrics.requests import AccessLog, RequestMetrics
-from service.middleware import BearerAuth, BodyLimit, RequestContext
+from service.middleware import BearerAuth, BodyLimit, LocalHosts, RequestContext
 from service.openapi import DESCRIPTION, TAGS, document
 from service.queries.endpoints import router as queries_router
 from service.results.endpoints import router as results_router
@@ -83,6 +83,8 @@ def create_app(settings: ServiceSettings, *, ledger: Ledger, doorbell: Doorbell)
     )
     if settings.api_key is not None:
         app.add_middleware(BearerAuth, api_key=settings.api_key.get_secret_value())
+    else:
+        app.add_middleware(LocalHosts)
     app.add_middleware(RequestContext)
     app.add_middleware(AccessLog, metrics=RequestMetrics(app.state.registry))
     app.openapi = lambda: document(app)  # type: ignore[method-assign]  # the documented way to extend it

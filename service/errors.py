@@ -44,6 +44,10 @@ class TooManyFollowers(AscribeError):
         super().__init__("As many clients follow jobs as this server takes, or it is stopping: come again, or poll.")
 
 
+class Misdirected(AscribeError):
+    code, title, status = "misdirected_request", "Misdirected request", 421
+
+
 class BodyTooLarge(AscribeError):
     code, title, status = "body_too_large", "Body too large", 413
 

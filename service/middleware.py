@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ascribe.errors import InternalError, Unauthorized
 from ascribe.logs import bound
-from service.errors import BodyTooLarge, problem_response
+from service.errors import BodyTooLarge, Misdirected, problem_response
+from service.loopback import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,29 @@ class RequestContext:
                     raise  # half a response is out: only closing the connection can tell the client
                 error = InternalError("A fault of this server: its log says where, under the request id.")
                 await problem_response(error, request_id)(scope, receive, send_with_id)
+
+
+class LocalHosts:
+    """Answers only to this machine's own names. Stands in for the key where there is none.
+
+    A web page may have its own name lead to 127.0.0.1 (DNS rebinding) and its visitors' browsers ask us; what tells
+    such a request from the user's own is the name it asks for.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not _is_local(Headers(scope=scope).get("host", "")):
+            error = Misdirected("Without an API key only this machine is served: ask for 127.0.0.1 or localhost.")
+            await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _is_local(host: str) -> bool:
+    name = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(name)
 
 
 class BearerAuth:

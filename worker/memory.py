@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset_peak() -> None:
-    """Start counting anew where the system can (Linux); elsewhere the peak is the process's own."""
-    if _CLEAR.exists():
+    """Start counting anew where the system can (Linux) and lets us; elsewhere the peak is the process's own."""
+    with suppress(OSError):
         _CLEAR.write_text("5")
 
 

@@ -29,6 +29,8 @@ class Presence(threading.Thread):
                 self._ledger.register_worker(self._info, FOR_SECONDS)
             except QueueUnavailable:
                 log.warning("Redis does not answer; this worker cannot be seen")
+            except Exception:
+                log.exception("this worker cannot be seen")  # and goes on trying: its jobs do not depend on it
             if self._stopped.wait(EVERY_SECONDS):
                 return
 

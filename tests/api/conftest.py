@@ -70,7 +70,7 @@ def start(root: Path) -> Iterator[StartService]:
     ) -> TestClient:
         settings = ServiceSettings(data_root=root, **{"uploads_dir": root.parent / "uploads"} | given)
         app = create_app(settings, ledger=ledger or MemoryLedger(Policy()), doorbell=doorbell or RecordingDoorbell())
-        client = TestClient(app, raise_server_exceptions=False)
+        client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
         client.__enter__()
         clients.append(client)
         return client

@@ -113,13 +113,20 @@ def test_the_worker_checks_the_model_again(root: Path) -> None:
         check_model(spec, checkpoint, Settings(max_row_tokens=127))
 
 
-def test_a_job_over_its_seconds_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("seconds", "ends"), [(9, False), (11, True)])
+def test_a_job_over_its_seconds_ends(monkeypatch: pytest.MonkeyPatch, seconds: float, ends: bool) -> None:
     now = 100.0
     monkeypatch.setattr("worker.progress.time.monotonic", lambda: now)
     reporter = Reporter(lambda _: False, max_seconds=10)
-    with reporter.phase(Phase.SOLVING, 100):
-        now += 9
-        reporter.advance()
-        now += 2
-        with pytest.raises(LimitExceeded, match="ran for 10 seconds, the limit max_job_seconds"):
+
+    def work() -> None:
+        nonlocal now
+        with reporter.phase(Phase.SOLVING, 100):
+            now += seconds
             reporter.advance()
+
+    if not ends:
+        work()
+        return
+    with pytest.raises(LimitExceeded, match="ran for 10 seconds, the limit max_job_seconds"):
+        work()

@@ -12,6 +12,8 @@ from httpx2 import Response
 from ascribe.errors import InternalError
 from ascribe.job import JobError
 from ascribe.ledger.base import JobFilter
+from ascribe.result import Reuse
+from service.results import report
 from tests.api.conftest import Api
 from tests.support.handmade import finish, spec_body
 
@@ -162,3 +164,12 @@ def test_a_query_that_takes_longer_is_a_job_to_follow(api: Api, parent: str) -> 
     response = _ask(api, parent, headers={"Prefer": "wait=1"})
     assert response.status_code == 202
     assert response.json()["status"] == "queued"
+
+
+def test_the_report_says_what_was_reused(api: Api, parent: str) -> None:
+    job = api.ledger.get(parent)
+    assert job.result is not None
+    use = Reuse(reused=23, of=24, keeps="the inverse")
+    diagnostics = job.result.diagnostics.model_copy(update={"reused": {"solution": use}})
+    page = report.render(job, job.result.model_copy(update={"diagnostics": diagnostics}))
+    assert "the solution of 23 of 24 blocks (the inverse)" in page

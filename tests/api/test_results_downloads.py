@@ -167,7 +167,7 @@ def _begin(service: Service, path: str) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     connection.settimeout(20)
     connection.connect(("127.0.0.1", service.port))
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     assert connection.recv(12) == b"HTTP/1.1 200"
     return connection
 

@@ -18,7 +18,7 @@ from ascribe.ledger.base import Policy
 from ascribe.ledger.memory import MemoryLedger
 from ascribe.ledger.redis import RedisLedger
 from ascribe.spec import PAIRS
-from service.__main__ import is_loopback
+from service.loopback import is_loopback
 from service.openapi import FILE, render
 from tests.api.conftest import Api, StartService, problem
 from tests.support.handmade import spec_body
@@ -37,6 +37,21 @@ def test_health_and_version(api: Api) -> None:
     assert api.client.get("/healthz").json() == {"status": "ok"}
     assert api.client.get("/readyz").json() == {"status": "ready", "workers": 0}
     assert api.client.get("/version").json()["api"] == "v1"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1:80", "[2001:db8::1]:80", ""])
+def test_without_a_key_only_this_machines_names_are_answered(api: Api, host: str) -> None:
+    problem(api.client.get("/v1/methods", headers={"Host": host}), 421, "misdirected_request")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:80", "[::1]:8000"])
+def test_this_machines_names(api: Api, host: str) -> None:
+    assert api.client.get("/v1/methods", headers={"Host": host}).is_success
+
+
+def test_with_a_key_any_name_is_answered(start: StartService) -> None:
+    client = start(api_key=KEY)
+    assert client.get("/v1/methods", headers={"Host": "ascribe.example", "Authorization": f"Bearer {KEY}"}).is_success
 
 
 def test_redis_gone(start: StartService) -> None:

@@ -18,7 +18,6 @@ from examples.demo.finetune import ADAPTER, BASE, ROWS, prepare
 
 LEASE = {
     "ASCRIBE_LEASE_SECONDS": "3",
-    "ASCRIBE_HEARTBEAT_SECONDS": "0.5",
     "ASCRIBE_RECONCILE_SECONDS": "0.5",
     "ASCRIBE_RING_AGAIN_SECONDS": "2",
     "ASCRIBE_SHARD_ROWS": "32",

@@ -19,14 +19,11 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
-from schemathesis.transport.asgi import ASGI_TRANSPORT
-from schemathesis.transport.serialization import serialize_binary
 
 from ascribe.ledger.base import Ledger, Policy, Ring
 from ascribe.ledger.memory import MemoryLedger
 from ascribe.settings import ServiceSettings
 from service.app import create_app
-from service.datasets.schemas import MEDIA_TYPES
 from service.datasets.schemas import MEDIA_TYPES
 from tests.support.handmade import finish, write_checkpoint, write_rows
 
@@ -68,12 +65,6 @@ def make_app(folder: Path) -> FastAPI:
         data_root=root, uploads_dir=folder / "uploads", api_key=SecretStr(KEY), reconcile_seconds=0.05
     )
     return create_app(settings, ledger=ledger, doorbell=Player(ledger))
-
-
-@ASGI_TRANSPORT.serializer(*MEDIA_TYPES)
-def _as_it_is(_: Any, body: Any) -> dict[str, Any]:
-    """An upload: schemathesis knows these media types as bytes of no kind."""
-    return {"data": serialize_binary(body)}
 
 
 def run(folder: Path, *, examples: int, seed: int) -> Outcome:

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ascribe.cli import app
-from tests.support.fake_api import JOB_ID, FakeApi, job
+from tests.support.fake_api import JOB_ID, RESULT, FakeApi, job
 
 CHILD = "job_" + "0" * 31 + "2"
 
@@ -41,6 +41,14 @@ def test_a_file_is_uploaded_and_asked_about(tmp_path: Path) -> None:
 def test_waiting_tells_how_it_ended(status: str, code: int) -> None:
     api = FakeApi(job(id=CHILD), job(status, id=CHILD))
     assert run(api, JOB_ID, "--text", "undo", "--label", "coding", "--wait").exit_code == code
+
+
+def test_what_a_job_reused_is_shown() -> None:
+    record = job("succeeded", id=CHILD)
+    reused = {"solution": {"reused": 24, "of": 24, "keeps": "the inverse"}}
+    record["result"] = RESULT | {"diagnostics": RESULT["diagnostics"] | {"reused": reused}}
+    shown = CliRunner().invoke(app, ["show", CHILD], obj=FakeApi(record).make_client, catch_exceptions=False)
+    assert "solution 24 of 24" in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ from worker.gradients.cache import Gradients
 from worker.gradients.per_example import PerExampleGradients
 from worker.models import LoadedModel
 
+GIVE_BACK_BATCHES = 8
+"""After every batch it costs a fifth of the speed; never, and a pass over the rows grows by a hundred megabytes."""
+
 
 def collect(
     rows: Rows,
@@ -43,7 +46,6 @@ def collect(
     """
 
     def compute(start: int, stop: int) -> tuple[Tensor, Tensor]:
-        memory.give_back()
         loaded = load()
         gradients = PerExampleGradients(loaded.model, checkpoint.blocks)
         loss_N = torch.empty(stop - start)
@@ -52,7 +54,9 @@ def collect(
             rows, start, stop, loaded.tokenizer,
             max_length=max_length, token_budget=settings.token_budget, device=settings.device,
         )  # fmt: skip
-        for batch in batches:
+        for index, batch in enumerate(batches):
+            if index % GIVE_BACK_BATCHES == 0:
+                memory.give_back()
             positions = list(batch.positions)
             batch_loss_N, batch_grad_NP = gradients(batch)
             loss_N[positions], grad_NP[positions] = batch_loss_N.float().cpu(), batch_grad_NP.cpu()
