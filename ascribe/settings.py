@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     max_job_seconds: float = Field(default=86400, gt=0, description="Seconds one attempt of a job may run.")
     max_queued_jobs: int = Field(default=1000, ge=1, description="Jobs that wait; beyond, submitting answers 429.")
     max_file_bytes: int = Field(default=1 << 30, ge=1, description="Bytes of one file of rows, decompressed.")
-    max_line_bytes: int = Field(default=1 << 20, ge=1, description="Bytes of one row of a file: its line, or its texts.")
+    max_line_bytes: int = Field(default=1 << 20, ge=1, description="Bytes of one row of a file, its line or its texts.")
     max_decompression_ratio: float = Field(
         default=100, ge=1, description="How many times its size a compressed file of rows may expand to."
     )

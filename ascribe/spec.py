@@ -214,7 +214,7 @@ Damping = Annotated[
 
 
 class OutputSpec(Part):
-    per_validation_row: StrictBool = Field(default=True, description="Scores for every validation row beside their mean.")
+    per_validation_row: StrictBool = Field(default=True, description="Scores for every validation row, too.")
     self_influence: StrictBool = Field(default=False, description="The score of every train row with itself.")
 
 

@@ -6,6 +6,7 @@ torch is imported when the first job arrives, so a worker is ready in under a se
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -59,12 +60,18 @@ def _attempt(claim: Claim, ledger: Ledger, settings: WorkerSettings) -> None:
             lease_seconds=settings.lease_seconds,
             every_seconds=settings.heartbeat_seconds,
             stall_seconds=settings.stall_seconds,
+            on_hung=_end_this_process,
         ) as heartbeat:
             ended = _work(claim, ledger, heartbeat)
     except LeaseLost:
         ended = {"outcome": "lost"}
     level = logging.INFO if ended["outcome"] in ("committed", "cancelled") else logging.WARNING
     log.log(level, "attempt ended", extra={**ended, "seconds": round(time.monotonic() - began, 3)})
+
+
+def _end_this_process() -> None:
+    """Nothing in a hung process can be trusted to end it; the pool starts another in its place."""
+    os._exit(70)
 
 
 def _work(claim: Claim, ledger: Ledger, heartbeat: Heartbeat) -> dict[str, str]:

@@ -144,6 +144,12 @@ class Ledger(Protocol):
         stands for another body, QueueFull when ``max_queued_jobs`` wait already; a replay is answered even then.
         """
 
+    def replayed(self, idempotency: IdempotencyKey) -> Job | None:
+        """The job this key has made, None for a new key. Raises IdempotencyReused as :meth:`create` does.
+
+        To be asked before a spec is checked: what it names may be gone by the time a caller sends it again.
+        """
+
     def get(self, job_id: str) -> Job:
         """The record, its spec without inline rows. Raises NotFound."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -19,11 +20,19 @@ class Heartbeat:
 
     It stops renewing when :meth:`moved` was not called for ``stall_seconds``, or a hung solve would be kept alive for
     ever. ``lost`` is set when the ledger says so, or when Redis did not answer for as long as the lease lasts: by then
-    somebody else may own the job. The work looks at ``cancel_requested`` and ``lost`` at every batch.
+    somebody else may own the job. The work looks at ``cancel_requested`` and ``lost`` at every batch. Work that has
+    not looked for another lease is hung: ``on_hung`` is called, and should end what no exception can reach.
     """
 
     def __init__(
-        self, ledger: Ledger, claim: Claim, *, lease_seconds: float, every_seconds: float, stall_seconds: float
+        self,
+        ledger: Ledger,
+        claim: Claim,
+        *,
+        lease_seconds: float,
+        every_seconds: float,
+        stall_seconds: float,
+        on_hung: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._claim = claim
@@ -31,6 +40,7 @@ class Heartbeat:
         self._lease_seconds = lease_seconds
         self._every_seconds = every_seconds
         self._stall_seconds = stall_seconds
+        self._on_hung = on_hung
         self._moved_at = self._renewed_at = time.monotonic()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ascribe-heartbeat", daemon=True)
@@ -58,6 +68,9 @@ class Heartbeat:
             if time.monotonic() - self._renewed_at > self._lease_seconds:
                 log.warning("not renewed for as long as the lease lasts: given up", extra=self._ids)
                 self.lost.set()
+        if self.lost.is_set() and not self._done.wait(self._lease_seconds):
+            log.error("the work does not end: it is hung", extra=self._ids)
+            self._on_hung()
 
     def _renew(self) -> None:
         asked_at = time.monotonic()  # the lease runs from some time after this

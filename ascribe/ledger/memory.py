@@ -47,11 +47,8 @@ class MemoryLedger(MemoryWorkers):
     def create(self, job_id: str, spec: JobSpec, idempotency: IdempotencyKey | None = None) -> Created:
         with self._lock:
             self._forget_expired()
-            if idempotency and idempotency.key in self._keys:
-                first, fingerprint, _ = self._keys[idempotency.key]
-                if fingerprint != idempotency.fingerprint:
-                    raise messages.idempotency_reused()
-                return Created(self._entries[first].job, replayed=True)
+            if idempotency and (first := self.replayed(idempotency)):
+                return Created(first, replayed=True)
             if job_id in self._entries:
                 return Created(self._entries[job_id].job, replayed=True)
             queued = sum(entry.job.status == JobState.QUEUED for entry in self._entries.values())
@@ -67,6 +64,16 @@ class MemoryLedger(MemoryWorkers):
                 until = self._clock() + self._policy.idempotency_ttl_seconds
                 self._keys[idempotency.key] = (job_id, idempotency.fingerprint, until)
             return Created(job, replayed=False)
+
+    def replayed(self, idempotency: IdempotencyKey) -> Job | None:
+        with self._lock:
+            self._forget_expired()
+            if idempotency.key not in self._keys:
+                return None
+            first, fingerprint, _ = self._keys[idempotency.key]
+            if fingerprint != idempotency.fingerprint:
+                raise messages.idempotency_reused()
+            return self._entries[first].job
 
     def get(self, job_id: str) -> Job:
         return self._entry(job_id).job

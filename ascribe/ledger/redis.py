@@ -65,7 +65,7 @@ class RedisLedger:
             spec.model.base,
             spec.model.adapter or "",
             json.dumps(spec.labels),
-            hashlib.sha256(idempotency.key.encode()).hexdigest() if idempotency else "",
+            _digest(idempotency) if idempotency else "",
             idempotency.fingerprint if idempotency else "",
             _ms(self._policy.idempotency_ttl_seconds),
             self._policy.max_queued_jobs,
@@ -78,6 +78,20 @@ class RedisLedger:
         if outcome == b"full":
             raise messages.queue_full(self._policy.max_queued_jobs)
         return Created(to_job(pairs(record[0])), replayed=outcome == b"replayed")
+
+    def replayed(self, idempotency: IdempotencyKey) -> Job | None:
+        with answering():
+            kept: Any = self._redis.get(self._key("idempotency", _digest(idempotency)))
+        if kept is None:
+            return None
+        job_id, _, fingerprint = kept.decode().partition(" ")
+        try:
+            job = self.get(job_id)
+        except NotFound:  # deleted or expired: the key is free again
+            return None
+        if fingerprint != idempotency.fingerprint:
+            raise messages.idempotency_reused()
+        return job
 
     def get(self, job_id: str) -> Job:
         with answering():
@@ -281,6 +295,10 @@ class RedisLedger:
 
     def _key(self, *parts: str) -> str:
         return self._prefix + ":".join(parts)
+
+
+def _digest(idempotency: IdempotencyKey) -> str:
+    return hashlib.sha256(idempotency.key.encode()).hexdigest()
 
 
 def _ms(seconds: float) -> int:

@@ -27,12 +27,14 @@ def submit(
     spec: JobSpec, idempotency_key: str | None, *, ledger: Ledger, upkeep: Upkeep, settings: ServiceSettings
 ) -> Created:
     """Check, record, and have the bell rung. A spec that is refused is not remembered under its key."""
-    check(spec, settings, read_files=False)
     key = None
     if idempotency_key is not None:
         # Of the parsed body: spelling out a default or reordering fields is still the same request.
         body = {"method": "POST", "path": "/v1/jobs", "body": spec.model_dump(mode="json")}
         key = IdempotencyKey(idempotency_key, fingerprint(body))
+        if earlier := ledger.replayed(key):
+            return Created(earlier, replayed=True)
+    check(spec, settings, read_files=False)
     created = ledger.create(new_job_id(), spec, key)
     log.info("job submitted", extra={"job_id": created.job.id, "replayed": created.replayed})
     upkeep.nudge()

@@ -50,6 +50,15 @@ def test_idempotency_key_replays_the_job_in_its_present_state(api: Api) -> None:
     assert "retry-after" not in again.headers
 
 
+def test_a_replay_is_answered_when_the_files_are_gone(api: Api) -> None:
+    headers = {"Idempotency-Key": "key-1"}
+    first = api.client.post("/v1/jobs", json=spec_body(), headers=headers)
+    (api.root / "topics" / "train.jsonl").unlink()
+    again = api.client.post("/v1/jobs", json=spec_body(), headers=headers)
+    assert (again.status_code, again.json()["id"]) == (200, first.json()["id"])
+    problem(api.client.post("/v1/jobs", json=spec_body()), 422, "invalid_input")
+
+
 def test_idempotency_key_with_another_body(api: Api) -> None:
     headers = {"Idempotency-Key": "key-1"}
     api.client.post("/v1/jobs", json=spec_body(), headers=headers)

@@ -145,6 +145,18 @@ def test_a_full_queue_takes_no_more_but_replays(make_bench: MakeBench) -> None:
 
 
 # -- idempotency ----------------------------------------------------------------------------------------------
+def test_a_key_tells_what_it_has_made(ledger: Ledger) -> None:
+    key = IdempotencyKey("k", "body")
+    assert ledger.replayed(key) is None
+    job_id = create(ledger, idempotency=key)
+    earlier = ledger.replayed(key)
+    assert earlier is not None
+    assert earlier.id == job_id
+    with pytest.raises(IdempotencyReused):
+        ledger.replayed(IdempotencyKey("k", "another body"))
+    ledger.request_cancel(job_id)
+    ledger.delete(job_id)
+    assert ledger.replayed(key) is None
 
 
 def test_the_same_key_and_body_make_one_job(ledger: Ledger) -> None:

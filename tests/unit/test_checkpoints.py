@@ -103,24 +103,23 @@ def _modules(*patterns: str) -> ParametersSpec:
     return ParametersSpec(select="modules", modules=patterns)
 
 
+LAYER = "bert.encoder.layer"
+MATRICES = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+HEAD = {"classifier.weight", "classifier.bias"}
+
+
 @pytest.mark.parametrize(
     ("patterns", "names"),
     [
-        (("classifier",), {"classifier.weight", "classifier.bias"}),
-        (("classifier.weight", "bert.pooler"), {"classifier.weight", "bert.pooler.dense.weight", "bert.pooler.dense.bias"}),
+        (("classifier",), HEAD),
+        (("classifier.*", "bert.pooler"), HEAD | {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}),
+        ((f"{LAYER}.1.attention*.weight",), {f"{LAYER}.1.{matrix}.weight" for matrix in MATRICES}),
         (
-            ("bert.encoder.layer.1.*.weight",),
-            {
-                f"bert.encoder.layer.1.{module}.weight"
-                for module in (
-                    "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-                    "intermediate.dense", "output.dense",
-                )
-            },
+            ("*.query", "*.query.weight"),
+            {f"{LAYER}.{i}.{MATRICES[0]}.{kind}" for i in (0, 1) for kind in ("weight", "bias")},
         ),
-        (("*.query", "*.query.weight"), {f"bert.encoder.layer.{i}.attention.self.query.{k}" for i in (0, 1) for k in ("weight", "bias")}),
     ],
-)  # fmt: skip
+)
 def test_modules_of_a_base_alone(root: Path, patterns: tuple[str, ...], names: set[str]) -> None:
     checkpoint = inspect_checkpoint(root, BARE, _modules(*patterns))
     assert set(checkpoint.block_names) == names

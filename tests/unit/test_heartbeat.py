@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -32,8 +34,31 @@ def ledger() -> FlakyLedger:
     return FlakyLedger(Policy(lease_seconds=LEASE_SECONDS))
 
 
-def heartbeat(ledger: FlakyLedger, claim: Claim, stall_seconds: float = 60) -> Heartbeat:
-    return Heartbeat(ledger, claim, lease_seconds=LEASE_SECONDS, every_seconds=0.03, stall_seconds=stall_seconds)
+def heartbeat(
+    ledger: FlakyLedger, claim: Claim, stall_seconds: float = 60, on_hung: Callable[[], None] = lambda: None
+) -> Heartbeat:
+    return Heartbeat(
+        ledger,
+        claim,
+        lease_seconds=LEASE_SECONDS,
+        every_seconds=0.03,
+        stall_seconds=stall_seconds,
+        on_hung=on_hung,
+    )
+
+
+def test_work_that_ends_once_its_lease_is_lost_is_not_hung(ledger: FlakyLedger) -> None:
+    hung = threading.Event()
+    with heartbeat(ledger, running(ledger), stall_seconds=0.05, on_hung=hung.set) as beat:
+        assert beat.lost.wait(5)
+    assert not hung.wait(LEASE_SECONDS * 2)
+
+
+def test_work_that_does_not_look_at_its_lost_lease_is_hung(ledger: FlakyLedger) -> None:
+    hung = threading.Event()
+    with heartbeat(ledger, running(ledger), stall_seconds=0.05, on_hung=hung.set) as beat:
+        assert beat.lost.wait(5)
+        assert hung.wait(5)
 
 
 def test_a_job_that_works_longer_than_its_lease_keeps_it(ledger: FlakyLedger) -> None:
