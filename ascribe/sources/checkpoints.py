@@ -99,6 +99,11 @@ def inspect_checkpoint(root: Path, model: ModelSpec, parameters: ParametersSpec)
         raise UnsupportedModel.at(
             "/model/base", "unsupported_model", f"model_type must be one of {sorted(MODEL_TYPES)}"
         )
+    if present(base, ("adapter_config.json",)):
+        # transformers would load it by itself, unseen by us and by the hash of the base.
+        message = "the folder of the base holds an adapter: put it into a folder of its own, and name it as adapter"
+        raise UnsupportedModel.at("/model/base", "unsupported_model", message)
+    _check_length(model, config)
     tensors = read_tensors(base / "model.safetensors", "/model/base")
     if model.adapter is None:
         chosen = select_modules(tensors, parameters.modules)
@@ -116,6 +121,28 @@ def inspect_checkpoint(root: Path, model: ModelSpec, parameters: ParametersSpec)
     adapter = Adapter(folder, ("adapter_config.json", "adapter_model.safetensors", *own_config))
     chosen = {**lora, **saved} if parameters.select == "adapter_and_head" else lora
     return _checkpoint(base, adapter, configs, [saved, tensors], chosen, _warnings(adapter_config, base))
+
+
+def _check_length(model: ModelSpec, config: Mapping[str, Any]) -> None:
+    """A longer row than the model has positions for would fail in the middle of a pass."""
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int) or not config.get("position_biased_input", True):  # DeBERTa's may be relative
+        return
+    positions -= _unused_positions(config)
+    if model.max_length > positions:
+        message = f"the model has positions for {positions} tokens: lower max_length"
+        raise InvalidInput.at("/model/max_length", "too_long_for_model", message)
+
+
+def _unused_positions(config: Mapping[str, Any]) -> int:
+    """Some count positions from one above the padding token's id, and MPNet takes that to be 1 whatever it is."""
+    match config["model_type"]:
+        case "roberta" | "xlm-roberta":
+            return int(config.get("pad_token_id") or 0) + 1
+        case "mpnet":
+            return 2
+        case _:
+            return 0
 
 
 def _checkpoint(

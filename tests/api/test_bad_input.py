@@ -31,7 +31,7 @@ MODULES = {"select": "modules", "modules": ["encoder.layer.0.*"]}
 WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"sead": 1}, "unknown_field", "/sead"),
     ({"solver": {"kind": "schulz", "tolerence": MARK}}, "unknown_field", "/solver/tolerence"),
-    ({"solver": {"kind": "schulz", "tolerance": MARK}}, "float_parsing", "/solver/tolerance"),
+    ({"solver": {"kind": "schulz", "tolerance": MARK}}, "float_type", "/solver/tolerance"),
     ({"solver": {"kind": MARK}}, "union_tag_invalid", "/solver"),
     ({"solver": {}}, "union_tag_not_found", "/solver"),
     ({"solver": MARK}, "model_attributes_type", "/solver"),
@@ -48,7 +48,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"curvature": FISHER, "solver": LISSA, "output": {"self_influence": True}},
      "self_influence_with_lissa", "/output/self_influence"),
     ({"labels": {MARK + " ": "x"}}, "string_pattern_mismatch", f"/labels/{MARK} "),
-    ({"seed": MARK}, "int_parsing", "/seed"),
+    ({"seed": MARK}, "int_type", "/seed"),
     ({"name": ""}, "string_too_short", "/name"),
     ({"train": inline()}, "too_short", "/train/source/rows"),
     ({"validation": inline()}, "too_short", "/validation/source/rows"),

@@ -16,6 +16,9 @@ from tests.e2e.conftest import MakeSpec, System
 QUESTION = {"source": {"kind": "inline", "rows": [{"id": "q1", "text": "how do I undo a commit", "label": "coding"}]}}
 
 
+NEW = {"source": {"kind": "inline", "rows": [{"id": "q1", "text": "who was asked this before?", "label": "trivia"}]}}
+
+
 def _reused(job: Job) -> dict[str, tuple[int, int]]:
     assert job.result is not None
     return {kind: (use.reused, use.of) for kind, use in job.result.diagnostics.reused.items()}
@@ -23,7 +26,7 @@ def _reused(job: Job) -> dict[str, tuple[int, int]]:
 
 def test_a_query_reuses_everything_and_scores_as_a_whole_job_does(system: System, make_spec: MakeSpec) -> None:
     first = system.client.create_and_wait(make_spec(seed=7))
-    asked = succeeded(system.client.wait(system.client.query(first.id, QUESTION).id))
+    asked = succeeded(system.client.wait(system.client.query(first.id, NEW).id))
     assert first.result is not None
     train = first.result.train_rows
     assert _reused(asked) == {"gradients": (train, train + 1), "curvature": (24, 24), "solution": (24, 24)}
@@ -32,7 +35,7 @@ def test_a_query_reuses_everything_and_scores_as_a_whole_job_does(system: System
 
     for kind in ("gradients", "curvature", "solution"):
         shutil.rmtree(system.stack.cache_dir / kind)
-    whole = system.client.create_and_wait(make_spec(validation=QUESTION, seed=7))
+    whole = system.client.create_and_wait(make_spec(validation=NEW, seed=7))
     assert {kind: reused for kind, (reused, _) in _reused(whole).items()} == dict.fromkeys(_reused(whole), 0)
     assert system.client.scores(whole.id) == system.client.scores(asked.id)
 

@@ -26,6 +26,7 @@ WORKER = WorkerInfo("w1", "cpu", {}, "sdpa", 4096, 256, "cpu")
 
 CALLS: dict[str, Callable[[Ledger, Claim], object]] = {
     "create": lambda ledger, _: ledger.create(new_job_id(), spec()),
+    "replayed": lambda ledger, _: ledger.replayed(IdempotencyKey("k", "body")),
     "get": lambda ledger, one: ledger.get(one.job_id),
     "spec": lambda ledger, one: ledger.spec(one.job_id),
     "events": lambda ledger, one: ledger.events(one.job_id),

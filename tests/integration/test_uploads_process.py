@@ -25,7 +25,7 @@ def test_a_client_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> None:
     with running_service(free_port(), tmp_path, ASCRIBE_UPLOADS_DIR=str(tmp_path / "uploads")) as service:
         url = httpx.URL(str(service.client.base_url))
         with socket.create_connection((url.host, url.port)) as connection:
-            head = f"POST /v1/datasets HTTP/1.1\r\nHost: x\r\nContent-Type: {HEADERS['Content-Type']}\r\n"
+            head = f"POST /v1/datasets HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {HEADERS['Content-Type']}\r\n"
             connection.sendall(head.encode() + b"Content-Length: 1000000\r\n\r\n" + ROW * 100)
             _until(lambda: any(path.stat().st_size for path in (tmp_path / "uploads").rglob("rows.jsonl")))
         _until(lambda: not _uploads(tmp_path))

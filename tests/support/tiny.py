@@ -77,8 +77,8 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 def _sizes(model_type: str) -> dict[str, Any]:
     sizes: dict[str, Any] = {"vocab_size": len(WORDS) + 5, "num_labels": len(LABELS), "pad_token_id": 0}
     if model_type == "distilbert":
-        return sizes | {"dim": 32, "n_heads": 2, "n_layers": 2, "hidden_dim": 48, "max_position_embeddings": 64}
+        return sizes | {"dim": 32, "n_heads": 2, "n_layers": 2, "hidden_dim": 48, "max_position_embeddings": 144}
     sizes |= {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 48}
     if model_type == "electra":
         sizes |= {"embedding_size": 32}
-    return sizes | {"max_position_embeddings": 64}
+    return sizes | {"max_position_embeddings": 144}

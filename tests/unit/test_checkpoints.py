@@ -227,3 +227,19 @@ def test_headers_that_lie(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(BadSafetensors):
         read_header(path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "positions"),
+    [("bert", 144), ("distilbert", 144), ("roberta", 143), ("xlm-roberta", 143), ("mpnet", 142), ("deberta-v2", 144)],
+)
+def test_rows_longer_than_the_model_has_positions_for(tmp_path: Path, model_type: str, positions: int) -> None:
+    make_checkpoint(tmp_path, model_type)
+    inspect_checkpoint(tmp_path, MODEL.model_copy(update={"max_length": positions}), ADAPTER)
+    longer = MODEL.model_copy(update={"max_length": positions + 1})
+    assert _code(tmp_path, longer) == ("too_long_for_model", "/model/max_length")
+
+
+def test_an_adapter_in_the_folder_of_the_base(root: Path) -> None:
+    (root / "base" / "adapter_config.json").write_text("{}")
+    assert _code(root) == ("unsupported_model", "/model/base")
