@@ -15,6 +15,7 @@ from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import ServiceSettings
 from service import errors
 from service.datasets.endpoints import router as datasets_router
+from service.document import DESCRIPTION, TAGS, document
 from service.events.endpoints import router as events_router
 from service.health.endpoints import router as health_router
 from service.jobs.endpoints import router as jobs_router
@@ -24,7 +25,6 @@ from service.metrics.collector import LedgerCollector
 from service.metrics.endpoints import router as metrics_router
 from service.metrics.requests import AccessLog, RequestMetrics
 from service.middleware import BearerAuth, BodyLimit, LocalHosts, RequestContext
-from service.openapi import DESCRIPTION, TAGS, document
 from service.queries.endpoints import router as queries_router
 from service.results.endpoints import router as results_router
 from service.results.ranking import Rankings
