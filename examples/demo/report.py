@@ -53,7 +53,9 @@ def detection_svg(lines: Sequence[Line]) -> str:
             found = line.detection.found
             share = [100 * i / (len(found) - 1) for i in range(len(found))]
             style = "--" if line.name == BASELINE else "-"
-            axes.plot(share, [100 * f for f in found], style, color=color, linewidth=2, label=line.name)
+            # The first method is drawn wide: the second solves the same system, and would hide it.
+            width = 5 if line is lines[0] else 2
+            axes.plot(share, [100 * f for f in found], style, color=color, linewidth=width, label=line.name)
         axes.plot([0, 100], [0, 100], ":", color="#888888", linewidth=1, label="chance")
         axes.set(xlim=(0, 100), ylim=(0, 101), xlabel="training rows inspected, %", ylabel="flipped labels found, %")
         axes.spines[["top", "right"]].set_visible(False)
