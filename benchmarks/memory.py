@@ -17,7 +17,7 @@ MIB = 2**20
 
 def measure(subject: Subject, sizes: Sizes) -> Iterator[Row]:
     """Each size in a process of its own that computes its gradients, scores them, and ends."""
-    few, many = sizes.rows // 4, sizes.rows
+    few, many = sizes.rows, 4 * sizes.rows
     validation = subject.write_rows("validation", sizes.queries, sizes.tokens)
     small, large = (
         _peak(subject, subject.write_rows(f"train-{rows}", rows, sizes.tokens), validation) for rows in (few, many)
