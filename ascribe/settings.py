@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     max_cells: int = Field(default=50_000_000, ge=1, description="Stored scores of one job: vectors x train rows.")
     max_row_tokens: int = Field(default=8192, ge=1, le=8192, description="Tokens of one row: bounds model.max_length.")
     max_parameters: int = Field(default=10_000_000, ge=1, description="Entries of one row's gradient.")
+    max_solution_bytes: int = Field(
+        default=8 << 30, ge=1, description="Memory for the validation gradients of a job and their solutions."
+    )
     max_job_seconds: float = Field(default=86400, gt=0, description="Seconds one attempt of a job may run.")
     max_queued_jobs: int = Field(default=1000, ge=1, description="Jobs that wait; beyond, submitting answers 429.")
     max_file_bytes: int = Field(default=1 << 30, ge=1, description="Bytes of one file of rows, decompressed.")

@@ -53,7 +53,13 @@ def problems_of(errors: Sequence[Mapping[str, Any]], body: Any) -> list[Problem]
             # The branches of a union each complain; to the caller it is one field.
             problem = Problem(pointer, earlier.code, f"{earlier.message}, or {problem.message}")
         by_pointer[pointer] = earlier if earlier and problem.message in earlier.message else problem
-    return list(by_pointer.values())[:MAX_PROBLEMS]
+    # Items that were refused do not count, and so a list of bad ones is said to be too short as well.
+    beside = tuple(by_pointer)
+    return [
+        problem
+        for pointer, problem in by_pointer.items()
+        if problem.code != "too_short" or not any(other.startswith(f"{pointer}/") for other in beside)
+    ][:MAX_PROBLEMS]
 
 
 def _code(error: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ascribe.errors import InvalidInput, Problem
 from ascribe.fingerprint import gradient_fingerprint
-from ascribe.limits import check_cells, check_model
+from ascribe.limits import check_cells, check_model, check_solutions
 from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
 from ascribe.sources.rows import Labels, Rows, read_rows
@@ -40,6 +40,7 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
     train = read_rows(settings, spec.train, "/train", labels)
     validation = read_rows(settings, spec.validation, "/validation", labels)
     check_cells(spec, len(train), len(validation), settings)
+    check_solutions(spec, checkpoint, len(validation), settings)
     key = ModelKey(
         base_sha256=checkpoint.base_sha256(),
         adapter_sha256=checkpoint.adapter_sha256(),

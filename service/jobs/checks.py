@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ascribe.limits import check_cells, check_model
+from ascribe.limits import check_cells, check_model, check_solutions
 from ascribe.settings import ServiceSettings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
 from ascribe.sources.locate import locate
@@ -31,6 +31,8 @@ def check(spec: JobSpec, settings: ServiceSettings, *, read_files: bool) -> Chec
     labels = Labels(checkpoint.num_labels, checkpoint.label_names)
     train = _rows(spec.train, "/train", labels, settings, read_files=read_files)
     validation = _rows(spec.validation, "/validation", labels, settings, read_files=read_files)
+    if validation:
+        check_solutions(spec, checkpoint, len(validation), settings)
     if train:
         # Where the validation rows are not counted yet there is at least one.
         check_cells(spec, len(train), len(validation) if validation else 1, settings)

@@ -8,7 +8,7 @@ from ascribe.ledger.base import Created, Ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.result import Provenance
 from ascribe.settings import ServiceSettings
-from ascribe.spec import JobSpec, QueryOf
+from ascribe.spec import DatasetSpec, InlineSource, JobSpec, QueryOf
 from service.jobs.operations import submit
 from service.queries.schemas import Query
 
@@ -49,7 +49,19 @@ def _spec(asked: JobSpec, query: Query, job_id: str, provenance: Provenance) -> 
         adapter_sha256=provenance.adapter_sha256,
         train_sha256=provenance.train_sha256,
     )
-    changes = {name: getattr(query, name) for name in ("name", "labels", "validation")}
-    return JobSpec.model_validate(
-        dict(asked) | changes | {"output": query.output or asked.output, "query_of": query_of}
-    )
+    changes = {
+        "name": query.name,
+        "labels": query.labels,
+        "validation": _validation(asked, query),
+        "output": query.output or asked.output,
+        "query_of": query_of,
+    }
+    return JobSpec.model_validate(dict(asked) | changes)
+
+
+def _validation(asked: JobSpec, query: Query) -> DatasetSpec:
+    """The new rows, their columns as the earlier job's files had them unless the query says otherwise."""
+    if "columns" in query.validation.model_fields_set:
+        return query.validation
+    earlier = asked.train if isinstance(asked.validation.source, InlineSource) else asked.validation
+    return query.validation.model_copy(update={"columns": earlier.columns})

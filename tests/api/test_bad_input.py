@@ -84,6 +84,12 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
+def test_a_bad_row_is_not_said_to_be_no_row(api: Api) -> None:
+    rows = {"source": {"kind": "inline", "rows": [{"text": "x"}]}}
+    errors = api.client.post("/v1/jobs", json=spec_body(train=rows)).json()["errors"]
+    assert [(error["pointer"], error["code"]) for error in errors] == [("/train/source/rows/0/label", "missing")]
+
+
 @pytest.mark.parametrize(("fields", "code", "pointer"), WRONG_FIELDS, ids=[f"{c}-{p}" for _, c, p in WRONG_FIELDS])
 def test_wrong_field(api: Api, fields: dict[str, Any], code: str, pointer: str) -> None:
     response = api.post(**fields)

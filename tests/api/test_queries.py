@@ -70,6 +70,19 @@ def test_the_queries_of_a_job_can_be_listed(api: Api, parent: str) -> None:
     assert (problem.status_code, problem.json()["errors"][0]["pointer"]) == (422, "/query/query_of")
 
 
+def test_columns_are_the_earlier_jobs_unless_given(api: Api) -> None:
+    columns = {"id": "id", "text": "text", "text_pair": None, "label": "label"}
+    train = {"source": {"kind": "file", "path": "topics/train.jsonl"}, "columns": columns | {"text_pair": "context"}}
+    parent = api.submit(train=train)
+    finish(api.ledger, parent)
+    api.ledger.announce_gradients(FINGERPRINT, 30)
+    same_file = {"source": train["source"]}
+    as_before = api.ledger.spec(_ask(api, parent, validation=same_file).json()["id"])
+    given = api.ledger.spec(_ask(api, parent, validation=same_file | {"columns": columns}).json()["id"])
+    assert as_before.validation.columns.text_pair == "context"
+    assert given.validation.columns.text_pair is None
+
+
 def test_output_may_be_another(api: Api, parent: str) -> None:
     job = _ask(api, parent, output={"per_validation_row": False}).json()
     assert job["spec"]["output"] == {"per_validation_row": False, "self_influence": False}

@@ -235,6 +235,13 @@ def test_more_cells_than_the_server_takes(tmp_path: Path) -> None:
         workshop.run(make_spec())
 
 
+def test_more_right_hand_sides_than_the_server_holds(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path, max_solution_bytes=16 * 8 * 4 * 32 * VALIDATION)
+    with pytest.raises(LimitExceeded, match="max_solution_bytes"):
+        workshop.run(make_spec())
+    workshop.run(make_spec(output={"per_validation_row": False}))
+
+
 def test_lissa_refuses_a_plan_that_is_too_long_before_it_solves(workshop: Workshop) -> None:
     seen: list[Progress] = []
     spec = make_spec("empirical_fisher", "lissa", damping={"absolute": 1e-9})
