@@ -29,6 +29,8 @@ TENANT = "downloads"
 ROWS = 150_000
 MATRIX_ROWS, QUERIES = 10_000, 50
 MiB = 1 << 20
+LITTLE = 32 * MiB
+"""A process breathes by some 10 to 20 MiB; with all slabs held at once it grew by 99."""
 FILES = ("ndjson", "csv", "parquet", "arrow")
 
 
@@ -145,7 +147,7 @@ def test_a_long_file_takes_little_more_memory_than_a_short_one(start: StartServi
         sizes = {form: _download(client, long_job, format=form, order=order) for form in FILES}
         grown = service.peak_bytes() - before
     assert sizes["ndjson"] > 20 * MiB
-    assert grown < 16 * MiB, f"{grown / MiB:.0f} MiB for {ROWS} rows"
+    assert grown < LITTLE, f"{grown / MiB:.0f} MiB for {ROWS} rows"
 
 
 def test_a_long_matrix_takes_little_more_memory_than_a_short_one(start: StartService, wide_job: str) -> None:
@@ -158,7 +160,7 @@ def test_a_long_matrix_takes_little_more_memory_than_a_short_one(start: StartSer
         sizes = {form: _download(client, wide_job, format=form, vector="all") for form in FILES}
         grown = service.peak_bytes() - before
     assert sizes["ndjson"] > 30 * MiB
-    assert grown < 16 * MiB, f"{grown / MiB:.0f} MiB for {MATRIX_ROWS * QUERIES} scores"
+    assert grown < LITTLE, f"{grown / MiB:.0f} MiB for {MATRIX_ROWS * QUERIES} scores"
 
 
 def _begin(service: Service, path: str) -> socket.socket:

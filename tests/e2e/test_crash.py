@@ -8,16 +8,22 @@ from ascribe.job import JobState
 from tests.e2e.conftest import MakeSpec, System
 
 
+def _forget_everything(system: System) -> None:
+    """Gradients, curvature and solutions: what is compared must have been computed twice."""
+    for kind in ("gradients", "curvature", "solution"):
+        shutil.rmtree(system.stack.cache_dir / kind, ignore_errors=True)
+
+
 def test_a_killed_workers_job_is_finished_by_the_next_attempt_bit_for_bit(system: System, make_spec: MakeSpec) -> None:
     spec = make_spec(
         train={"source": {"kind": "file", "path": "all/train.jsonl"}, "limit": 600}, output={"self_influence": True}
     )
-    shutil.rmtree(system.stack.cache_dir / "gradients", ignore_errors=True)
+    _forget_everything(system)
     whole = system.client.create_and_wait(spec, timeout=120)
     expected = system.client.scores(whole.id)
     expected_self = system.client.scores(whole.id, vector="self_influence")
 
-    shutil.rmtree(system.stack.cache_dir / "gradients")
+    _forget_everything(system)
     job = system.client.create(spec)
     system.running_past(job, rows=96)
     system.stack.kill_worker()
