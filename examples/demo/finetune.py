@@ -136,8 +136,8 @@ def _quiet_transformers() -> Iterator[None]:
     bar of a load that takes a tenth of a second, and what peft calls in transformers under its old name.
     """
     verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # no annotations
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # no annotations
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
@@ -147,7 +147,7 @@ def _quiet_transformers() -> Iterator[None]:
     finally:
         logging.set_verbosity(verbosity)
         if had_bar:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # no annotations
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from ascribe.client.errors import Invalid, JobFailed, NotFound
-from ascribe.job import Job, JobState
+from ascribe.job import Job, JobState, Phase
 from ascribe.spec import PAIRS
 from ascribe.status import SolveStatus
 from tests.e2e.conftest import MakeSpec, System
@@ -92,6 +92,10 @@ def test_cancel_ends_a_running_job_within_a_batch(system: System, make_spec: Mak
 
     ended = system.client.wait(job.id, on_progress=cancel_once_it_runs, timeout=60)
     assert ended.status is JobState.CANCELLED
+    # In the middle of its rows: one that is noticed only at the end would be cancelled too.
+    assert ended.progress is not None
+    assert ended.progress.phase is Phase.CACHING_GRADIENTS
+    assert ended.progress.done < ended.progress.total
     with pytest.raises(NotFound):
         system.client.scores(job.id)
     system.client.delete(job.id)
