@@ -56,16 +56,19 @@ def gradient_fingerprint(
     shard_rows: int,
     device: str,
     versions: Mapping[str, str],
+    of: str = "loss",
 ) -> str:
     """Key of the per-example gradients of ordered rows under one model, of the tensors that ``blocks`` names.
 
     Everything that can change a bit of them is in it; curvature, damping, solver and the other dataset are not, which
-    is why a later job with another question finds them. Batches are formed by token budget within a shard, and the
-    summation order inside a batch follows its shape, so both sizes count. The tokenizer is part of ``base_sha256``.
+    is why a later job with another question finds them. ``of`` says what was differentiated. Batches are formed by
+    token budget within a shard, and the summation order inside a batch follows its shape, so both sizes count. The
+    tokenizer is part of ``base_sha256``.
     """
     return fingerprint(
         {
-            "kind": "gradients/2",
+            "kind": "gradients/3",
+            "of": of,
             "base": base_sha256,
             "adapter": adapter_sha256,
             "rows": rows_sha256,

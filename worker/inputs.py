@@ -66,7 +66,7 @@ def _check_unchanged(asked: QueryOf, key: ModelKey, train: Rows) -> None:
         raise InvalidInput(f"{', '.join(problem.pointer for problem in changed)}: {message}", errors=changed)
 
 
-def fingerprint_of(rows: Rows, inputs: Inputs, spec: JobSpec, settings: WorkerSettings) -> str:
+def fingerprint_of(rows: Rows, inputs: Inputs, spec: JobSpec, settings: WorkerSettings, of: str = "loss") -> str:
     return gradient_fingerprint(
         base_sha256=inputs.key.base_sha256,
         adapter_sha256=inputs.key.adapter_sha256,
@@ -79,4 +79,5 @@ def fingerprint_of(rows: Rows, inputs: Inputs, spec: JobSpec, settings: WorkerSe
         shard_rows=settings.shard_rows,
         device=settings.device,
         versions=versions(),
+        of=of,
     )

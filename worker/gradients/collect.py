@@ -16,6 +16,7 @@ from worker import memory
 from worker.data import make_batches
 from worker.gradients import cache
 from worker.gradients.cache import Gradients
+from worker.gradients.cotangents import Cotangent
 from worker.gradients.per_example import PerExampleGradients
 from worker.models import LoadedModel
 
@@ -34,9 +35,11 @@ def collect(
     settings: WorkerSettings,
     pointer: str,
     on_rows: Callable[[int, bool], None],
+    of: Cotangent | None = None,
 ) -> Gradients:
     """Per-example gradients of ``rows``, kept in ``folder``, an entry of ``store`` that the caller holds open.
 
+    They are of the loss, or of whatever else ``of`` says; ``folder`` belongs to one such choice.
     ``load`` is called only when a shard has to be computed.
     ``on_rows`` is told (rows, found in the cache) at every batch; what it raises ends the pass.
 
@@ -47,7 +50,7 @@ def collect(
 
     def compute(start: int, stop: int) -> tuple[Tensor, Tensor]:
         loaded = load()
-        gradients = PerExampleGradients(loaded.model, checkpoint.blocks)
+        gradients = PerExampleGradients(loaded.model, checkpoint.blocks, of)
         loss_N = torch.empty(stop - start)
         grad_NP = torch.empty(stop - start, checkpoint.parameters)
         batches = make_batches(
@@ -58,7 +61,7 @@ def collect(
             if index % GIVE_BACK_BATCHES == 0:
                 memory.give_back()
             positions = list(batch.positions)
-            batch_loss_N, batch_grad_NP = gradients(batch)
+            batch_loss_N, batch_grad_NP = gradients(batch, start)
             loss_N[positions], grad_NP[positions] = batch_loss_N.float().cpu(), batch_grad_NP.cpu()
             on_rows(len(positions), False)
         memory.give_back()  # writing the shard needs twice its size

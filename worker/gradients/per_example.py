@@ -1,5 +1,7 @@
 """Per-example gradients of the selected Linear weights, one forward and one backward for a whole batch.
 
+What they are gradients of is the cotangent's choice, see :mod:`worker.gradients.cotangents`.
+
 For a Linear layer ``y = x W^T + b`` with input ``x_bti`` and output gradient ``g_bto`` the gradient of example b is
 ``sum_t g_bto x_bti`` (weight) and ``sum_t g_bto`` (bias); Goodfellow 2015, arXiv:1510.01799, extended over tokens.
 Inputs come from forward hooks, output gradients from one ``autograd.grad`` towards the layers' outputs, so autograd
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from ascribe.errors import UnsupportedModel
 from ascribe.sources.checkpoints import BlockShape
 from worker.data import Batch
+from worker.gradients.cotangents import Cotangent, OfLoss
 from worker.gradients.onednn import OneDnnLinear
 
 
@@ -39,28 +42,34 @@ class SelectedLinear:
 class PerExampleGradients:
     """Callable: a batch to ``(loss_N, grad_NP)``, float32, columns in the order of ``blocks``.
 
+    ``start`` is the place in its dataset of the slice that the batch's positions count from.
+
     Raises:
         UnsupportedModel: a selected tensor does not belong to a Linear layer of the model, or to one that runs once for
             a whole batch rather than for every row of it.
     """
 
-    def __init__(self, model: nn.Module, blocks: Sequence[BlockShape]) -> None:
+    def __init__(self, model: nn.Module, blocks: Sequence[BlockShape], of: Cotangent | None = None) -> None:
         self._model = model
+        self._of = of or OfLoss()
         model.requires_grad_(False)  # an earlier selection's parameters would only lengthen the graph
         self._parameters = sum(block.size for block in blocks)
         self._linears = _select(model, blocks)
 
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def __call__(self, batch: Batch, start: int = 0) -> tuple[Tensor, Tensor]:
+        rows = [start + position for position in batch.positions]
         with _recorded(self._linears) as calls, OneDnnLinear(), torch.enable_grad():
             logits_NC = self._model(**batch.inputs).logits
-            loss_N = nn.functional.cross_entropy(logits_NC.float(), batch.labels_N, reduction="none")
+            exact_NC = logits_NC.detach().double()
+            loss_N = nn.functional.cross_entropy(exact_NC, batch.labels_N, reduction="none").float()
+            cotangent_NC = self._of(exact_NC, batch.labels_N, rows).to(logits_NC.dtype)
             outputs = [_by_row(output, loss_N) for _, _, output in calls]
             # A layer may run for nothing: what it gave has no part in the loss, and its gradient is zero.
-            output_gradients = torch.autograd.grad(loss_N.sum(), outputs, materialize_grads=True)
+            output_gradients = torch.autograd.grad(logits_NC, outputs, cotangent_NC, materialize_grads=True)
         grad_NP = torch.zeros(len(batch.positions), self._parameters, device=loss_N.device)
         for (linear, input_, _), output_gradient in zip(calls, output_gradients, strict=True):
             _add(grad_NP, linear, _tokens(input_), _tokens(output_gradient))
-        return loss_N.detach(), grad_NP
+        return loss_N, grad_NP
 
 
 def _select(model: nn.Module, blocks: Sequence[BlockShape]) -> list[SelectedLinear]:
