@@ -27,23 +27,23 @@ def check_model(spec: JobSpec, checkpoint: Checkpoint, settings: Settings) -> No
 
 def check_cells(spec: JobSpec, train_rows: int, validation_rows: int, settings: Settings) -> None:
     """Raises LimitExceeded: more scores than one job may store."""
-    vectors = len(vector_names(spec.output, validation_rows))
+    vectors = len(vector_names(spec.output, validation_rows, spec.damping_count))
     if vectors * train_rows > settings.max_cells:
         raise exceeded(
             "/output/per_validation_row" if spec.output.per_validation_row else "/train/limit",
             f"{vectors} vectors of {train_rows} scores are over {settings.max_cells} scores a job, the limit "
-            "max_cells: leave out the scores per validation row, or limit the rows",
+            "max_cells: leave out the scores per validation row, limit the rows, or ask for fewer values of damping",
         )
 
 
 def check_solutions(spec: JobSpec, checkpoint: Checkpoint, validation_rows: int, settings: Settings) -> None:
     """Raises LimitExceeded: more right-hand sides than a worker should hold, each with its solution, in float64."""
     columns = validation_rows + 1 if spec.output.per_validation_row else 1
-    needed_bytes = 2 * 8 * checkpoint.parameters * columns
+    needed_bytes = (1 + spec.damping_count) * 8 * checkpoint.parameters * columns
     if needed_bytes > settings.max_solution_bytes:
         raise exceeded(
             "/output/per_validation_row",
             f"{columns} right-hand sides and their solutions would take {needed_bytes} bytes; the limit "
-            f"max_solution_bytes is {settings.max_solution_bytes}: leave out the scores per validation row, or limit "
-            "the validation rows",
+            f"max_solution_bytes is {settings.max_solution_bytes}: leave out the scores per validation row, limit "
+            "the validation rows, or ask for fewer values of damping",
         )

@@ -15,6 +15,8 @@ SIGN = "positive: up-weighting this training row lowers the validation loss (pro
 MEAN = "mean"
 SELF_INFLUENCE = "self_influence"
 TRAIN_LOSS = "train_loss"
+PLAIN_PRODUCT = "plain_product"
+TOP_REMOVED = "top_removed"
 TRAIN_ROWS = "train_rows"
 VALIDATION_ROWS = "validation_rows"
 
@@ -24,10 +26,17 @@ def validation_vector(index: int) -> str:
     return f"validation:{index}"
 
 
-def vector_names(output: OutputSpec, validation_rows: int) -> tuple[str, ...]:
+def at_damping(name: str, index: int) -> str:
+    """Name of the same vector at value ``index`` of a damping path; the first value's is the plain name."""
+    return f"{name}@{index}" if index else name
+
+
+def vector_names(output: OutputSpec, validation_rows: int, dampings: int = 1) -> tuple[str, ...]:
     """Every vector that a job with this output stores: what the limit on cells counts."""
     rows = tuple(map(validation_vector, range(validation_rows))) if output.per_validation_row else ()
-    return (MEAN, *rows, *((SELF_INFLUENCE,) if output.self_influence else ()), TRAIN_LOSS)
+    solved = (MEAN, *rows, *((SELF_INFLUENCE,) if output.self_influence else ()))
+    beside = (PLAIN_PRODUCT, TOP_REMOVED) if output.role_of_inverse else ()
+    return (*(at_damping(name, index) for index in range(dampings) for name in solved), *beside, TRAIN_LOSS)
 
 
 def _null_unless_finite(value: object) -> object:
@@ -51,6 +60,22 @@ class RowInfo(Record):
     text: str
 
 
+class Spectrum(Record):
+    """What was measured of one block's curvature, before damping."""
+
+    trace: float = Field(description="Sum of the eigenvalues.")
+    trace_standard_error: float = Field(description="Of Hutchinson's estimate; 0 where the trace is exact.")
+    largest: float = Field(description="Largest eigenvalue, by Lanczos: never above the true one.")
+    largest_residual: float = Field(description="An eigenvalue lies within this of `largest`.")
+    top: tuple[float, ...] = Field(description="The largest eigenvalues, by a Gaussian sketch, in falling order.")
+    top_error: float = Field(description="Bound on the error of each of `top`, with high probability.")
+    batch_variance: float | None = Field(
+        description="tr(E C_B^2 - C^2) over batches of `batch_size`, from independent batches; null where not sampled."
+    )
+    batch_size: int | None
+    products: float = Field(description="Products with the whole matrix that measuring took.")
+
+
 class BlockDiagnostics(Record):
     """One block's solve. The residual is measured after the solve, in float64, never taken from the solver."""
 
@@ -64,7 +89,11 @@ class BlockDiagnostics(Record):
     iterations: int
     products: float = Field(description="Products of the block's size the solve used.")
     precision: str
-    plan: dict[str, float] | None = Field(default=None, description="LiSSA's choices and what it predicted.")
+    plan: dict[str, float] | None = Field(
+        default=None,
+        description="What the solver chose and predicted; of the published Schulz start, its hidden damping.",
+    )
+    spectrum: Spectrum | None = Field(default=None, description="With `output.spectrum`.")
     notes: tuple[str, ...] = ()
 
 
@@ -83,6 +112,54 @@ class Reuse(Record):
     keeps: str = Field(description="What is kept for later jobs, or that nothing is.")
 
 
+class PathPoint(Record):
+    """One value of a damping path: how its solve went, and how far its ranking agrees with the others'."""
+
+    factor: float = Field(description="As the spec has it.")
+    status: SolveStatus
+    worst_relative_residual: FiniteFloat
+    largest_condition_bound: Bound
+    iterations: int
+    products: float
+    spearman: tuple[float | None, ...] = Field(
+        description="Of the mean scores with those of every value of the path, in the path's order; null: constant."
+    )
+
+
+class InverseRole(Record):
+    """Rank agreement (Spearman) of the scores with two rankings that need no inverse.
+
+    Near 1 the inverse changes little, or no more than taking out the curvature's top directions would.
+    """
+
+    top_directions: int
+    with_plain_product: float | None = Field(description="Mean scores beside plain gradient products.")
+    with_top_removed: float | None = Field(description="Mean scores beside products without the top directions.")
+    plain_with_top_removed: float | None
+    rows_with_plain_product: float | None = Field(description="Median over the validation rows' own scores.")
+    rows_with_top_removed: float | None = Field(description="Median over the validation rows' own scores.")
+
+
+class Candidate(Record):
+    """A solver that `auto` weighed. Seconds and bytes are predictions."""
+
+    solver: str
+    seconds: float | None
+    bytes: int | None
+    feasible: bool
+    reason: str
+
+
+class Choice(Record):
+    """What `solver: auto` took, and why."""
+
+    pick: str
+    why: str
+    seconds: float = Field(description="Predicted, for the solve alone.")
+    bytes: int = Field(description="Predicted peak of the solve.")
+    candidates: tuple[Candidate, ...]
+
+
 class Diagnostics(Record):
     status: SolveStatus = Field(description="The worst of the blocks.")
     advice: str
@@ -99,6 +176,11 @@ class Diagnostics(Record):
         description="By what is kept: gradients (rows), curvature (blocks) and solution (blocks). The scores are the "
         "same to the bit whatever was reused.",
     )
+    choice: Choice | None = Field(default=None, description="With solver `auto`: what it took, and why.")
+    damping_path: tuple[PathPoint, ...] = Field(
+        default=(), description="With more than one damping: each value's solve. All else here is of the first value."
+    )
+    role_of_inverse: InverseRole | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -110,6 +192,9 @@ class Provenance(Record):
     train_sha256: str
     validation_sha256: str
     gradient_fingerprint: str
+    solution_fingerprint: str | None = Field(
+        default=None, description="What `solver.warm_start` of a later job takes; null where nothing is kept."
+    )
     versions: dict[str, str]
     attention: str
     token_budget: int

@@ -6,19 +6,9 @@ layer below checks again. What only a file, a checkpoint or the data can show is
 
 from __future__ import annotations
 
-import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
-from pydantic import (
-    Discriminator,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StringConstraints,
-    Tag,
-    model_validator,
-)
+from pydantic import Field, StrictBool, StrictInt, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from ascribe.lissa_bound import minimum_steps
@@ -35,11 +25,35 @@ from ascribe.spec_inputs import (
     Part,
     ShortText,
 )
+from ascribe.spec_methods import (
+    PAIRS,
+    AstraSolver,
+    AutoSolver,
+    CgSolver,
+    CholeskySolver,
+    Curvature,
+    Damping,
+    DataInfSolver,
+    EigenbasisSolver,
+    GaussNewton,
+    IdentitySolver,
+    LissaSolver,
+    NamedSolver,
+    RelativeToLargestDamping,
+    SchulzSolver,
+    Sha256,
+    Solver,
+    default_damping,
+    smallest_factor,
+)
 
 __all__ = [
     "DATASET_ID_PATTERN",
     "JOB_ID_PATTERN",
     "PAIRS",
+    "AstraSolver",
+    "AutoSolver",
+    "CgSolver",
     "CholeskySolver",
     "Columns",
     "Curvature",
@@ -47,7 +61,9 @@ __all__ = [
     "DataInfSolver",
     "DatasetSource",
     "DatasetSpec",
+    "EigenbasisSolver",
     "FileSource",
+    "GaussNewton",
     "IdentitySolver",
     "InlineRow",
     "InlineSource",
@@ -56,10 +72,12 @@ __all__ = [
     "LabelValue",
     "LissaSolver",
     "ModelSpec",
+    "NamedSolver",
     "OutputSpec",
     "ParametersSpec",
     "Part",
     "QueryOf",
+    "RoleOfInverse",
     "SchulzSolver",
     "ShortText",
     "Solver",
@@ -68,154 +86,31 @@ __all__ = [
 
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=255)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 JOB_ID_PATTERN = r"^job_[0-9a-f]{32}$"
 
 
-class Gfim(Part):
-    """HyperINF's generalized Fisher information, one D x D factor a matrix: mean(G^T G) / R."""
+class RoleOfInverse(Part):
+    """What the inverse does to the scores, beside two rankings without one (Klochkov & Liu, arXiv 2409.17357)."""
 
-    kind: Literal["gfim"]
-
-
-class GfimUnnormalized(Part):
-    """The same without the 1/R, as HyperINF's released code computes it."""
-
-    kind: Literal["gfim_unnormalized"]
-
-
-class EmpiricalFisher(Part):
-    """Mean of g g^T with the true labels, one block a tensor."""
-
-    kind: Literal["empirical_fisher"]
-
-
-class NoCurvature(Part):
-    """The identity: scores are plain gradient products."""
-
-    kind: Literal["none"]
-
-
-Curvature = Annotated[Gfim | GfimUnnormalized | EmpiricalFisher | NoCurvature, Field(discriminator="kind")]
-
-Tolerance = Annotated[StrictFloat, Field(ge=1e-16, lt=1, description="Relative residual to reach.")]
-
-
-class SchulzSolver(Part):
-    """Schulz iteration X <- X (2I - A X), Chebyshev-scaled; or as HyperINF's released code runs it."""
-
-    kind: Literal["schulz"]
-    tolerance: Tolerance = 1e-6
-    start: Literal["chebyshev", "published"] = Field(
-        default="chebyshev", description="'published' reproduces the released code, hidden damping included."
+    top_directions: StrictInt = Field(
+        default=10,
+        ge=1,
+        le=256,
+        description="How many of the curvature's largest directions are taken out of the validation gradients.",
     )
-    iterations: StrictInt | None = Field(
-        default=None, ge=1, le=200, description="Steps of the published start (30 there); not an option of 'chebyshev'."
-    )
-
-    @model_validator(mode="after")
-    def _iterations_belong_to_published(self) -> Self:
-        if self.iterations is not None and self.start != "published":
-            raise PydanticCustomError(
-                "iterations_not_an_option", "the number of 'chebyshev' steps follows from the tolerance; leave it out"
-            )
-        return self
-
-
-class CholeskySolver(Part):
-    """Exact, by factorisation in float64."""
-
-    kind: Literal["cholesky"]
-
-
-class DataInfSolver(Part):
-    """DataInf's closed form: the mean of the inverses in place of the inverse of the mean."""
-
-    kind: Literal["datainf"]
-
-
-class LissaSolver(Part):
-    """Stochastic Neumann iteration with step size, batch and steps chosen from the spectrum."""
-
-    kind: Literal["lissa"]
-    tolerance: Tolerance = 1e-2
-    step_size: Literal["auto"] | Annotated[StrictFloat, Field(ge=1e-30, le=1e30)] = "auto"
-    batch_size: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = "auto"
-    steps: Literal["auto"] | Annotated[StrictInt, Field(ge=1)] = "auto"
-    max_steps: StrictInt = Field(
-        default=5000, ge=1, le=1_000_000, description="A plan that needs more fails before it starts."
-    )
-
-    @model_validator(mode="after")
-    def _steps_within_the_limit(self) -> Self:
-        if self.steps != "auto" and self.steps > self.max_steps:
-            raise PydanticCustomError("steps_over_limit", "steps is over max_steps: lower it, or raise max_steps")
-        return self
-
-
-class IdentitySolver(Part):
-    """No inverse at all."""
-
-    kind: Literal["identity"]
-
-
-Solver = Annotated[
-    SchulzSolver | CholeskySolver | DataInfSolver | LissaSolver | IdentitySolver, Field(discriminator="kind")
-]
-
-PAIRS: dict[str, tuple[str, ...]] = {
-    "gfim": ("schulz", "cholesky"),
-    "gfim_unnormalized": ("schulz", "cholesky"),
-    "empirical_fisher": ("cholesky", "datainf", "lissa"),
-    "none": ("identity",),
-}
-"""Which solvers go with which curvature: the one table behind the 422, ``GET /v1/methods`` and the registry."""
-
-DampingFactor = Annotated[StrictFloat, Field(ge=1e-30, le=1e30)]
-"""Positive; the bounds only keep arithmetic with it finite."""
-
-
-class RelativeDamping(Part):
-    """Times the mean squared gradient entry of the block, whatever the curvature (as DataInf)."""
-
-    relative: DampingFactor
-
-
-class RelativeToLargestDamping(Part):
-    """Times the largest eigenvalue of the block's curvature."""
-
-    relative_to_largest: DampingFactor
-
-
-class AbsoluteDamping(Part):
-    """The same value for every block."""
-
-    absolute: DampingFactor
-
-
-def _damping_form(value: Any) -> str | None:
-    names = ("relative", "relative_to_largest", "absolute")
-    if isinstance(value, dict):
-        present = [name for name in names if name in value]
-        return present[0] if len(present) == 1 else None
-    return next((name for name in names if hasattr(value, name)), None)
-
-
-Damping = Annotated[
-    Annotated[RelativeDamping, Tag("relative")]
-    | Annotated[RelativeToLargestDamping, Tag("relative_to_largest")]
-    | Annotated[AbsoluteDamping, Tag("absolute")],
-    Discriminator(
-        _damping_form,
-        custom_error_type="damping_form",
-        custom_error_message="give exactly one of 'relative', 'relative_to_largest', 'absolute'",
-    ),
-]
 
 
 class OutputSpec(Part):
     per_validation_row: StrictBool = Field(default=True, description="Scores for every validation row, too.")
     self_influence: StrictBool = Field(default=False, description="The score of every train row with itself.")
+    spectrum: StrictBool = Field(
+        default=False, description="Trace, largest eigenvalue and top spectrum of every block, drawn in the report."
+    )
+    role_of_inverse: RoleOfInverse | None = Field(
+        default=None,
+        description="Also scores by plain gradient products, and by products with the curvature's top directions taken "
+        "out, with their rank agreement: what the inverse is worth here.",
+    )
 
 
 class QueryOf(Part):
@@ -248,6 +143,11 @@ class JobSpec(Part):
         default=None, description="Where `POST /v1/jobs/{id}/queries` made this spec: of which job it asks more."
     )
 
+    @property
+    def damping_count(self) -> int:
+        """Values of the damping path; 1 where it is one value, or none."""
+        return 1 if self.damping is None else len(self.damping.factors)
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         allowed = PAIRS[self.curvature.kind]
@@ -257,19 +157,34 @@ class JobSpec(Part):
                 "this curvature goes with solver {allowed}",
                 {"allowed": " or ".join(allowed), "pointer": "/solver/kind"},
             )
-        if self.solver.kind == "identity":
-            if self.damping is not None:
-                raise PydanticCustomError(
-                    "damping_without_curvature",
-                    "solver 'identity' takes no damping: leave it null",
-                    {"pointer": "/damping"},
-                )
+        if self.curvature.kind == "none":
+            self._check_nothing_to_invert()
         elif self.damping is None:
-            object.__setattr__(self, "damping", default_damping(self.solver))
+            object.__setattr__(self, "damping", default_damping(self.curvature.kind, self.solver.kind))
+        if self.output.self_influence and self.solver.kind in ("lissa", "astra", "cg"):
+            raise PydanticCustomError(
+                "self_influence_with_iteration",
+                "an iterative solve for every train row is not on offer: use solver 'cholesky' or leave it out",
+                {"pointer": "/output/self_influence"},
+            )
         if isinstance(self.solver, LissaSolver):
             self._check_lissa(self.solver)
         self._check_selection()
         return self
+
+    def _check_nothing_to_invert(self) -> None:
+        if self.damping is not None:
+            raise PydanticCustomError(
+                "damping_without_curvature",
+                "curvature 'none' takes no damping: leave it null",
+                {"pointer": "/damping"},
+            )
+        if self.output.role_of_inverse is not None:
+            raise PydanticCustomError(
+                "role_without_inverse",
+                "curvature 'none' has no inverse to compare: leave it null",
+                {"pointer": "/output/role_of_inverse"},
+            )
 
     def _check_selection(self) -> None:
         if (self.model.adapter is None) != (self.parameters.select == "modules"):
@@ -280,38 +195,19 @@ class JobSpec(Part):
             )
 
     def _check_lissa(self, solver: LissaSolver) -> None:
-        if self.output.self_influence:
-            raise PydanticCustomError(
-                "self_influence_with_lissa",
-                "an iterative solve for every train row is not on offer: use solver 'cholesky' or leave it out",
-                {"pointer": "/output/self_influence"},
-            )
-        if isinstance(self.damping, RelativeToLargestDamping) and solver.steps == solver.step_size == "auto":
-            steps = minimum_steps(self.damping.relative_to_largest, solver.tolerance)
-            if steps > solver.max_steps:
-                raise PydanticCustomError(
-                    "plan_exceeds_steps",
-                    "this damping needs at least {steps} steps, more than max_steps allows: {remedy}",
-                    {"steps": steps, "remedy": _remedy(solver), "pointer": "/damping/relative_to_largest"},
-                )
-
-
-def _remedy(solver: LissaSolver) -> str:
-    contraction = math.log(1 / solver.tolerance) / solver.max_steps
-    if contraction >= 1:
-        return "no damping is large enough, raise max_steps or the tolerance"
-    # Two digits rounded up: what the message names must itself be accepted.
-    smallest = contraction / (1 - contraction)
-    unit = 10.0 ** (math.floor(math.log10(smallest)) - 1)
-    return f"raise it to {math.ceil(smallest / unit) * unit:.2g} or more"
-
-
-def default_damping(
-    solver: SchulzSolver | CholeskySolver | DataInfSolver | LissaSolver | IdentitySolver,
-) -> Damping | None:
-    """Damping where the caller gives none: a tenth of the mean eigenvalue (DataInf), for LiSSA what it can reach."""
-    if isinstance(solver, IdentitySolver):
-        return None
-    if isinstance(solver, LissaSolver):
-        return RelativeToLargestDamping(relative_to_largest=0.01)
-    return RelativeDamping(relative=0.1)
+        if not (isinstance(self.damping, RelativeToLargestDamping) and solver.steps == solver.step_size == "auto"):
+            return
+        steps = minimum_steps(min(self.damping.factors), solver.tolerance)
+        if steps <= solver.max_steps:
+            return
+        smallest = smallest_factor(solver.tolerance, solver.max_steps)
+        remedy = (
+            "no damping is large enough, raise max_steps or the tolerance"
+            if smallest is None
+            else f"raise it to {smallest:.2g} or more, or use solver 'cg', or curvature 'ekfac'"
+        )
+        raise PydanticCustomError(
+            "plan_exceeds_steps",
+            "this damping needs at least {steps} steps, more than max_steps allows: {remedy}",
+            {"steps": steps, "remedy": remedy, "pointer": "/damping/relative_to_largest"},
+        )

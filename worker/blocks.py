@@ -6,9 +6,9 @@ What an earlier job left of a block is taken in place of computing it, see :mod:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -17,52 +17,77 @@ from torch import Generator, Tensor
 from ascribe.errors import SolveFailed
 from ascribe.job import Phase
 from ascribe.result import BlockDiagnostics, Reuse
-from ascribe.sources.checkpoints import BlockShape
-from ascribe.spec import Damping, JobSpec
+from ascribe.spec import JobSpec
 from ascribe.status import SolveStatus
 from ascribe.store import Store
 from worker.curvature.block import CurvatureBlock
-from worker.damping import resolve_damping
+from worker.curvatures import Block, Curvatures
+from worker.damping import damping_unit
+from worker.describe import describe, warnings_of, zero_block
+from worker.directions import top_directions, without
 from worker.gradients.cache import Gradients
 from worker.operators import Damped
 from worker.progress import Reporter
 from worker.registry import build_solver
-from worker.reuse import KeptState, Shelf, open_shelf
+from worker.reuse import KeptState, Shelf, ShelfKeys, open_shelf
 from worker.scores.self_influence import self_influence
 from worker.solvers.base import Reusable, Solver
 from worker.solvers.solve import Solution, solve
 
 NO_SCORES = (SolveStatus.DIVERGED, SolveStatus.NON_FINITE, SolveStatus.NOT_POSITIVE_DEFINITE)
+_TOGETHER_BYTES = 2 << 30
+"""Of the matrices and states of blocks that a solver is given at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedValue:
+    """All blocks at one value of the damping path.
+
+    ``ihvp_QP`` float64: a row a validation row where asked for, their mean last.
+    """
+
+    ihvp_QP: Tensor
+    self_influence_N: Tensor | None
+    diagnostics: list[BlockDiagnostics] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class SolvedBlocks:
-    """``ihvp_QP`` float64: one row a validation row where asked for, their mean last."""
+    """``without_top_QP``: the validation gradients less the curvature's top directions, where asked for."""
 
-    ihvp_QP: Tensor
-    self_influence_N: Tensor | None
-    diagnostics: tuple[BlockDiagnostics, ...]
+    values: tuple[SolvedValue, ...]
+    grad_QP: Tensor
+    without_top_QP: Tensor | None
     reused: Mapping[str, Reuse]
     warnings: tuple[str, ...]
+    solution_fingerprint: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A block ready to be solved. ``damped`` is None where all its gradients are zero.
+    """A block ready to be solved at every value of the path. ``path`` is empty where all its gradients are zero.
 
-    ``kept`` is the solver's state as an earlier job left it: views into a file, read when the block is solved.
+    ``kept`` is the solver's first state as an earlier job left it: views into a file, read when the block is solved.
     """
 
-    shape: BlockShape
-    columns: slice
+    index: int
+    block: Block
     curvature: CurvatureBlock
-    damped: Damped | None
+    path: tuple[Damped, ...]
     kept: KeptState | None
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A solver's state, and whether it is new: what was read from a file is not written again."""
+
+    value: Any
+    new: bool = True
 
 
 def solve_blocks(
     spec: JobSpec,
-    shapes: Sequence[BlockShape],
+    curvatures: Curvatures,
     train: Gradients,
     validation: Gradients,
     reporter: Reporter,
@@ -81,54 +106,134 @@ def solve_blocks(
         StorageFailed: an entry of the store cannot be made.
     """
     solver = build_solver(spec)
-    with open_shelf(store, spec, solver, gradient_fingerprint=gradient_fingerprint, blocks=len(shapes)) as shelf:
-        with reporter.phase(Phase.BUILDING_CURVATURE, len(shapes)):
-            prepared = _prepare(spec, shapes, train, solver, shelf, reporter)
-        with reporter.phase(Phase.SOLVING, len(shapes)):
-            return _solve_all(spec, prepared, train, validation, solver, shelf, reporter)
-
-
-def _solve_all(
-    spec: JobSpec,
-    prepared: Sequence[_Prepared],
-    train: Gradients,
-    validation: Gradients,
-    solver: Solver[Any],
-    shelf: Shelf,
-    reporter: Reporter,
-) -> SolvedBlocks:
-    grad_QP = _right_hand_sides(spec, validation)
-    ihvp_QP = torch.zeros(grad_QP.shape, dtype=torch.float64)
-    self_influence_N = torch.zeros(train.rows, dtype=torch.float64) if spec.output.self_influence else None
-    diagnostics = []
-    for index, block in enumerate(prepared):
-        if block.damped is None:
-            diagnostics.append(_zero_block(block.shape))
-        else:
-            solution = _solve(index, block, block.damped, grad_QP, solver, shelf)
-            _check_usable(block, solution)
-            diagnostics.append(_describe(block, solution))
-            ihvp_QP[:, block.columns] = block.curvature.from_rhs(solution.x_PK)
-            if self_influence_N is not None:
-                self_influence_N += self_influence(train.block(block.columns), block.curvature, solver, solution.state)
-        reporter.advance()
+    keys = ShelfKeys.of(spec, curvatures, gradient_fingerprint)
+    blocks = len(curvatures.blocks)
+    with open_shelf(store, keys, solver, blocks=blocks) as shelf:
+        with reporter.phase(Phase.BUILDING_CURVATURE, blocks):
+            prepared = _prepare(spec, curvatures, solver, shelf, reporter)
+        with reporter.phase(Phase.SOLVING, blocks):
+            job = _Job(spec, train, validation, solver, shelf)
+            for together in _together(prepared):
+                job.solve(together, reporter)
     return SolvedBlocks(
-        ihvp_QP, self_influence_N, tuple(diagnostics), shelf.reused(), (*_warnings(diagnostics), *shelf.warnings())
+        tuple(job.values),
+        job.grad_QP,
+        job.without_top_QP,
+        shelf.reused(),
+        (*curvatures.notes(), *warnings_of(job.values[0].diagnostics), *shelf.warnings()),
+        keys.solutions[0] if isinstance(solver, Reusable) else None,
     )
 
 
-def _solve(
-    index: int, block: _Prepared, damped: Damped, grad_QP: Tensor, solver: Solver[Any], shelf: Shelf
-) -> Solution[Any]:
-    """One block's solution, from a kept state where there is one; a new state is kept if it solved anything."""
-    rhs_PK = block.curvature.to_rhs(grad_QP[:, block.columns])
-    if not isinstance(solver, Reusable):
-        return solve(damped, rhs_PK, solver)
-    state = None if block.kept is None else solver.load(damped, block.kept.state)
-    solution = solve(damped, rhs_PK, solver, state=state)
-    if state is None and solution.status not in NO_SCORES:
-        shelf.keep_state(index, KeptState(damped.damping, solver.save(solution.state)))
-    return solution
+def _prepare(
+    spec: JobSpec, curvatures: Curvatures, solver: Solver[Any], shelf: Shelf, reporter: Reporter
+) -> list[_Prepared]:
+    prepared = []
+    for index, block in enumerate(curvatures.blocks):
+        curvature = shelf.curvature(index, curvatures)
+        path: tuple[Damped, ...] = ()
+        kept = None
+        if not curvature.is_zero:
+            kept = shelf.state(index)
+            path = tuple(Damped(curvature.operator, damping) for damping in _dampings(curvature, spec))
+            for damped in path if kept is None else path[1:]:  # the job that left a state had it checked
+                solver.check(damped)
+        prepared.append(_Prepared(index, block, curvature, path, kept))
+        reporter.advance()
+    return prepared
+
+
+def _dampings(block: CurvatureBlock, spec: JobSpec) -> list[float]:
+    if spec.damping is None:  # curvature 'none'
+        return [0.0]
+    # A generator for each block: what one block draws must not depend on which others were kept.
+    unit = damping_unit(block, spec.damping.form, Generator().manual_seed(spec.seed))
+    return [factor * unit for factor in spec.damping.factors]
+
+
+def _together(prepared: Sequence[_Prepared]) -> Iterator[list[_Prepared]]:
+    """Neighbours of one size, as many as fit in memory with a state each."""
+    for size, group in groupby(prepared, key=lambda block: block.curvature.operator.size):
+        blocks = list(group)
+        count = max(1, _TOGETHER_BYTES // (8 * size * size))
+        yield from (blocks[start : start + count] for start in range(0, len(blocks), count))
+
+
+class _Job:
+    """The solutions of one job, filled block by block."""
+
+    def __init__(
+        self, spec: JobSpec, train: Gradients, validation: Gradients, solver: Solver[Any], shelf: Shelf
+    ) -> None:
+        self._spec, self._train, self._solver, self._shelf = spec, train, solver, shelf
+        self.grad_QP = _right_hand_sides(spec, validation)
+        self.values = [self._empty() for _ in range(spec.damping_count)]
+        self.without_top_QP = self.grad_QP.clone() if spec.output.role_of_inverse else None
+
+    def _empty(self) -> SolvedValue:
+        wanted = self._spec.output.self_influence
+        return SolvedValue(
+            torch.zeros(self.grad_QP.shape, dtype=torch.float64),
+            torch.zeros(self._train.rows, dtype=torch.float64) if wanted else None,
+        )
+
+    def solve(self, together: Sequence[_Prepared], reporter: Reporter) -> None:
+        """Blocks of one size: their first states are made at once, as far as they have to be made."""
+        states = self._first_states([block for block in together if block.path])
+        for block in together:
+            if block.path:
+                self._solve_path(block, states.pop(block.index))
+                self._take_top_out(block)
+            else:
+                for value in self.values:
+                    value.diagnostics.append(zero_block(block.block.shape))
+            reporter.advance()
+
+    def _first_states(self, together: Sequence[_Prepared]) -> dict[int, _State]:
+        states, cold = {}, []
+        for block in together:
+            if block.kept is not None:
+                states[block.index] = self._read(block.path[0], block.kept)
+            elif (earlier := self._shelf.earlier_state(block.index)) is not None:
+                then = self._read(Damped(block.curvature.operator, earlier.damping), earlier)
+                states[block.index] = _State(self._solver.init_from(block.path[0], then.value))
+            else:
+                cold.append(block)
+        made = self._solver.init_all([block.path[0] for block in cold])
+        return states | {block.index: _State(state) for block, state in zip(cold, made, strict=True)}
+
+    def _read(self, damped: Damped, kept: KeptState) -> _State:
+        assert isinstance(self._solver, Reusable)
+        return _State(self._solver.load(damped, kept.state), new=False)
+
+    def _solve_path(self, block: _Prepared, state: _State) -> None:
+        """The block at every value of the path, each from the state of the one before."""
+        columns = block.block.columns
+        rhs_PK = block.curvature.to_rhs(self.grad_QP[:, columns])
+        for place, (damped, value) in enumerate(zip(block.path, self.values, strict=True)):
+            if place:
+                kept = self._shelf.state(block.index, place)
+                state = (
+                    _State(self._solver.init_from(damped, state.value)) if kept is None else self._read(damped, kept)
+                )
+            solution = solve(damped, rhs_PK, self._solver, state=state.value)
+            _check_usable(block, solution)
+            if state.new and isinstance(self._solver, Reusable):
+                self._shelf.keep_state(block.index, KeptState(damped.damping, self._solver.save(state.value)), place)
+            value.diagnostics.append(describe(block.block.shape, damped, solution))
+            value.ihvp_QP[:, columns] = block.curvature.from_rhs(solution.x_PK)
+            if value.self_influence_N is not None:
+                chunks = self._train.block(columns)
+                value.self_influence_N.add_(self_influence(chunks, block.curvature, self._solver, state.value))
+
+    def _take_top_out(self, block: _Prepared) -> None:
+        role = self._spec.output.role_of_inverse
+        if role is None or self.without_top_QP is None:
+            return
+        generator = Generator().manual_seed(self._spec.seed)
+        directions_Pk = top_directions(block.curvature.operator, role.top_directions, generator)
+        rhs_PK = block.curvature.to_rhs(self.grad_QP[:, block.block.columns])
+        self.without_top_QP[:, block.block.columns] = block.curvature.from_rhs(without(directions_Pk, rhs_PK))
 
 
 def _right_hand_sides(spec: JobSpec, validation: Gradients) -> Tensor:
@@ -140,80 +245,6 @@ def _right_hand_sides(spec: JobSpec, validation: Gradients) -> Tensor:
     return torch.cat([torch.cat(validation.shards).double(), mean_1P])
 
 
-def _prepare(
-    spec: JobSpec, shapes: Sequence[BlockShape], train: Gradients, solver: Solver[Any], shelf: Shelf, reporter: Reporter
-) -> list[_Prepared]:
-    stops = list(accumulate(shape.size for shape in shapes))
-    prepared = []
-    for index, (shape, stop) in enumerate(zip(shapes, stops, strict=True)):
-        columns = slice(stop - shape.size, stop)
-        curvature = shelf.curvature(index, shape, spec.curvature.kind, train.block(columns))
-        damped = kept = None
-        if not curvature.is_zero:
-            kept = shelf.state(index)
-            damping = _damping(curvature, spec.damping, spec.seed) if kept is None else kept.damping
-            damped = Damped(curvature.operator, damping)
-            if kept is None:  # otherwise the job that left it had it checked
-                solver.check(damped)
-        prepared.append(_Prepared(shape, columns, curvature, damped, kept))
-        reporter.advance()
-    return prepared
-
-
-def _damping(block: CurvatureBlock, damping: Damping | None, seed: int) -> float:
-    if damping is None:  # curvature 'none'
-        return 0.0
-    ((kind, value),) = damping.model_dump().items()
-    # A generator for each block: what one block draws must not depend on which others were kept.
-    return resolve_damping(block, kind, value, Generator().manual_seed(seed))
-
-
-def _describe(block: _Prepared, solution: Solution[Any]) -> BlockDiagnostics:
-    assert block.damped is not None
-    stats = solution.stats
-    return BlockDiagnostics(
-        name=block.shape.name,
-        rank=block.shape.rank,
-        long_side=block.shape.long_side,
-        status=solution.status,
-        damping=block.damped.damping or None,
-        condition_bound=stats.condition_bound,
-        relative_residual=float(solution.relative_residual_K.max()),
-        iterations=stats.iterations,
-        products=stats.products,
-        precision=stats.precision,
-        plan=None if stats.plan is None else dict(stats.plan),
-        notes=stats.notes,
-    )
-
-
 def _check_usable(block: _Prepared, solution: Solution[Any]) -> None:
     if solution.status in NO_SCORES:
-        raise SolveFailed(f"{block.shape.name}: {solution.status.value}. {solution.status.advice}")
-
-
-def _zero_block(shape: BlockShape) -> BlockDiagnostics:
-    return BlockDiagnostics(
-        name=shape.name,
-        rank=shape.rank,
-        long_side=shape.long_side,
-        status=SolveStatus.CONVERGED,
-        damping=None,
-        condition_bound=None,
-        relative_residual=0.0,
-        iterations=0,
-        products=0,
-        precision="float64",
-        notes=("every train gradient of this block is zero: it adds nothing to the scores",),
-    )
-
-
-def _warnings(blocks: Sequence[BlockDiagnostics]) -> tuple[str, ...]:
-    """Each note once, with the blocks it was said of."""
-    said: dict[str, list[str]] = {}
-    for block in blocks:
-        for note in block.notes:
-            said.setdefault(note, []).append(block.name)
-    return tuple(
-        f"{note} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" for note, names in said.items()
-    )
+        raise SolveFailed(f"{block.block.shape.name}: {solution.status.value}. {solution.status.advice}")

@@ -1,4 +1,4 @@
-"""From a damping as users give it to the one lambda of a block."""
+"""From a damping as users give it to the lambda of a block: a factor times the block's own unit."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from worker.curvature.block import CurvatureBlock
 from worker.spectrum import largest_eigenvalue
 
 
-def resolve_damping(block: CurvatureBlock, kind: str, value: float, generator: Generator) -> float:
-    """A multiple of the block's mean squared gradient entry or of its largest eigenvalue, or ``value`` as it is.
+def damping_unit(block: CurvatureBlock, form: str, generator: Generator) -> float:
+    """What a factor of 1 means: the block's mean squared gradient entry, its largest eigenvalue, or 1.
 
     Raises:
-        ValueError: if the block's gradients are all zero, see :attr:`CurvatureBlock.is_zero`; or for another ``kind``.
+        ValueError: if the block's gradients are all zero, see :attr:`CurvatureBlock.is_zero`; or for another ``form``.
     """
     if block.is_zero:
         raise ValueError("a block whose gradients are all zero has no damping")
-    match kind:
+    match form:
         case "relative":
-            return value * block.mean_squared_entry
+            return block.mean_squared_entry
         case "relative_to_largest":
-            return value * largest_eigenvalue(block.operator, generator)
+            return largest_eigenvalue(block.operator, generator)
         case "absolute":
-            return value
+            return 1.0
         case _:
             raise ValueError("damping is relative, relative_to_largest or absolute")

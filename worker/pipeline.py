@@ -18,7 +18,9 @@ from torch import Tensor
 from ascribe.job import Phase
 from ascribe.result import (
     MEAN,
+    PLAIN_PRODUCT,
     SELF_INFLUENCE,
+    TOP_REMOVED,
     TRAIN_LOSS,
     TRAIN_ROWS,
     VALIDATION_ROWS,
@@ -28,6 +30,7 @@ from ascribe.result import (
     Provenance,
     Reuse,
     RowInfo,
+    at_damping,
     validation_vector,
 )
 from ascribe.settings import WorkerSettings
@@ -36,13 +39,15 @@ from ascribe.spec import JobSpec
 from ascribe.store import Store
 from worker import memory
 from worker.blocks import SolvedBlocks, solve_blocks
+from worker.curvatures import open_curvatures
+from worker.describe import worst_of
 from worker.environment import versions
 from worker.gradients.cache import Gradients
 from worker.gradients.collect import collect
 from worker.inputs import Inputs, fingerprint_of, load_inputs
 from worker.models import ModelCache
 from worker.progress import Reporter
-from worker.scores.influence import influence
+from worker.scored import Scored, damping_path, role_of_inverse, score_rows
 from worker.scores.summary import summarize
 
 CHUNK_BYTES = 1 << 20
@@ -94,7 +99,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, held: Exit
         validation = _gradients(inputs.validation, "/validation", spec, inputs, bench, reporter, sink, held)
     solved = solve_blocks(
         spec,
-        inputs.checkpoint.blocks,
+        open_curvatures(spec, inputs.checkpoint.blocks, train),
         train,
         validation,
         reporter,
@@ -102,8 +107,8 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, held: Exit
         gradient_fingerprint=fingerprint_of(inputs.train, inputs, spec, bench.settings),
     )
     with reporter.phase(Phase.SCORING, len(train.shards)):
-        score_QN = _scores(solved, train, reporter)
-    vectors = _vectors(spec, score_QN, solved, train)
+        scored = score_rows(solved, train, reporter)
+    vectors = _vectors(spec, scored, solved, train)
     train_rows = _row_infos(inputs.train, inputs.labels, bench.settings.preview_characters)
     with reporter.phase(Phase.WRITING, len(vectors) + 2):
         for name, vector_N in vectors.items():
@@ -117,8 +122,8 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, held: Exit
         validation_rows=len(inputs.validation),
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
-        diagnostics=_diagnostics(solved, inputs, train, validation, reporter),
-        provenance=_provenance(spec, inputs, bench.settings),
+        diagnostics=_diagnostics(spec, solved, scored, inputs, train, validation, reporter),
+        provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
     )
 
@@ -149,22 +154,18 @@ def _gradients(
     return gradients
 
 
-def _vectors(spec: JobSpec, score_QN: Tensor, solved: SolvedBlocks, train: Gradients) -> dict[str, Tensor]:
-    """Named score vectors ``[N]``; the mean over the validation rows is the last row of ``score_QN``."""
-    vectors = {MEAN: score_QN[-1], TRAIN_LOSS: train.loss_N}
-    if solved.self_influence_N is not None:
-        vectors[SELF_INFLUENCE] = solved.self_influence_N
-    if spec.output.per_validation_row:
-        vectors |= {validation_vector(q): score_QN[q] for q in range(len(score_QN) - 1)}
-    return vectors
-
-
-def _scores(solved: SolvedBlocks, train: Gradients, reporter: Reporter) -> Tensor:
-    parts = []
-    for shard in train.shards:
-        parts.append(influence([shard], solved.ihvp_QP, "all blocks"))
-        reporter.advance()
-    return torch.cat(parts, dim=1)
+def _vectors(spec: JobSpec, scored: Scored, solved: SolvedBlocks, train: Gradients) -> dict[str, Tensor]:
+    """Named score vectors ``[N]``; the mean over the validation rows is the last row of every ``score_QN``."""
+    vectors = {}
+    for place, (score_QN, value) in enumerate(zip(scored.values, solved.values, strict=True)):
+        vectors[at_damping(MEAN, place)] = score_QN[-1]
+        if spec.output.per_validation_row:
+            vectors |= {at_damping(validation_vector(q), place): score_QN[q] for q in range(len(score_QN) - 1)}
+        if value.self_influence_N is not None:
+            vectors[at_damping(SELF_INFLUENCE, place)] = value.self_influence_N
+    if scored.plain_QN is not None and scored.without_top_QN is not None:
+        vectors |= {PLAIN_PRODUCT: scored.plain_QN[-1], TOP_REMOVED: scored.without_top_QN[-1]}
+    return vectors | {TRAIN_LOSS: train.loss_N}
 
 
 def _row_infos(rows: Rows, labels: Labels, preview: int) -> list[RowInfo]:
@@ -184,18 +185,24 @@ def _chunks(data: bytes) -> Iterable[bytes]:
 
 
 def _diagnostics(
-    solved: SolvedBlocks, inputs: Inputs, train: Gradients, validation: Gradients, reporter: Reporter
+    spec: JobSpec,
+    solved: SolvedBlocks,
+    scored: Scored,
+    inputs: Inputs,
+    train: Gradients,
+    validation: Gradients,
+    reporter: Reporter,
 ) -> Diagnostics:
-    worst = max((block.status for block in solved.diagnostics), key=lambda status: status.severity)
-    bounds = [block.condition_bound for block in solved.diagnostics if block.condition_bound]
+    blocks = tuple(solved.values[0].diagnostics)
+    figures = worst_of(blocks)
     return Diagnostics(
-        status=worst,
-        advice=worst.advice,
-        worst_relative_residual=max(block.relative_residual for block in solved.diagnostics),
-        largest_condition_bound=max(bounds) if bounds else None,
-        iterations=max(block.iterations for block in solved.diagnostics),
-        products=sum(block.products for block in solved.diagnostics),
-        blocks=solved.diagnostics,
+        status=figures.status,
+        advice=figures.status.advice,
+        worst_relative_residual=figures.relative_residual,
+        largest_condition_bound=figures.condition_bound,
+        iterations=figures.iterations,
+        products=figures.products,
+        blocks=blocks,
         seconds={**reporter.seconds, "total": sum(reporter.seconds.values())},
         peak_memory_bytes=memory.peak_bytes(),
         cache={
@@ -210,17 +217,22 @@ def _diagnostics(
             ),
             **solved.reused,
         },
+        damping_path=damping_path(spec, solved, scored),
+        role_of_inverse=role_of_inverse(spec, scored),
         warnings=(*inputs.checkpoint.warnings, *train.warnings, *validation.warnings, *solved.warnings),
     )
 
 
-def _provenance(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Provenance:
+def _provenance(
+    spec: JobSpec, inputs: Inputs, settings: WorkerSettings, solution_fingerprint: str | None
+) -> Provenance:
     return Provenance(
         base_sha256=inputs.key.base_sha256,
         adapter_sha256=inputs.key.adapter_sha256,
         train_sha256=inputs.train.sha256,
         validation_sha256=inputs.validation.sha256,
         gradient_fingerprint=fingerprint_of(inputs.train, inputs, spec, settings),
+        solution_fingerprint=solution_fingerprint,
         versions=versions(),
         attention=settings.attention,
         token_budget=settings.token_budget,

@@ -35,15 +35,22 @@ class Reporter:
 
     @contextmanager
     def phase(self, phase: Phase, total: int = 1) -> Iterator[None]:
-        """The work inside counts to ``total``; entering and leaving are always told, and every tick is a chance to."""
+        """The work inside counts to ``total``; entering and leaving are always told, and every tick is a chance to.
+
+        A phase inside another interrupts it: its seconds are its own, and the outer one goes on where it was.
+        """
+        outer = (self._phase, self._total, self._done, self._skipped, self._phase_started)
         self._phase, self._total, self._done, self._skipped = phase, total, 0, 0
-        self._phase_started = time.monotonic()
+        started = self._phase_started = time.monotonic()
         self._tell()
         with listening(self._tell_in_time):
             yield
-        self.seconds[phase.value] = time.monotonic() - self._phase_started
+        now = time.monotonic()
+        self.seconds[phase.value] = self.seconds.get(phase.value, 0.0) + now - self._phase_started
         self._done = total
         self._tell()
+        self._phase, self._total, self._done, self._skipped, outer_started = outer
+        self._phase_started = outer_started + now - started
 
     def advance(self, count: int = 1, *, found: bool = False) -> None:
         """``count`` more are done. ``found`` ones cost nothing (a cache had them) and stay out of the ETA.

@@ -41,3 +41,5 @@ def build_solver(spec: JobSpec) -> Solver[Any]:
             )
         case IdentitySolver():
             return Identity()
+        case _:
+            raise AssertionError(spec.solver.kind)

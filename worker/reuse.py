@@ -3,8 +3,9 @@
     curvature/<hash of train gradients and kind>/block-00000.safetensors
     solution/<hash of curvature, damping, solver and seed>/block-00000.safetensors
 
-A job with another damping finds the curvature, one with another validation set the state too. What it finds has the
-bits it would compute, so that a score does not depend on what was there; what is damaged is computed again.
+A job with another damping finds the curvature, one with another validation set the state too; each value of a damping
+path has an entry of its own, under the values before it, from whose state it started. What a job finds has the bits
+it would compute, so that a score does not depend on what was there; what is damaged is computed again.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from ascribe.errors import StorageFailed
 from ascribe.fingerprint import curvature_fingerprint, solution_fingerprint
 from ascribe.result import Reuse
-from ascribe.sources.checkpoints import BlockShape
 from ascribe.spec import JobSpec
 from ascribe.store import Damaged, Store
-from worker.curvature.block import CurvatureBlock, CurvatureKind, build_block, load_block, save_block
+from worker.curvature.block import CurvatureBlock, save_block
+from worker.curvatures import Curvatures
 from worker.saved import Saved
 from worker.solvers.base import Reusable, Solver
 from worker.storage import storage_errors, write_tensors
@@ -110,59 +110,93 @@ class KeptState:
 
 
 class Shelf:
-    """The two entries that one job takes from and fills."""
+    """The entries that one job takes from and fills: its curvature, and the states at every damping of its path."""
 
-    def __init__(self, curvature: Kept, solution: Kept, keeps: str | None) -> None:
-        self._curvature, self._solution, self._keeps = curvature, solution, keeps
+    def __init__(self, curvature: Kept, solutions: Sequence[Kept], earlier: Kept | None, keeps: str | None) -> None:
+        self._curvature, self._solutions, self._earlier, self._keeps = curvature, solutions, earlier, keeps
 
-    def curvature(self, block: int, shape: BlockShape, kind: CurvatureKind, chunks: Sequence[Tensor]) -> CurvatureBlock:
+    def curvature(self, index: int, curvatures: Curvatures) -> CurvatureBlock:
         """The block's curvature, kept or built. Raises NonFinite."""
-        name, rank, long_side = shape.name, shape.rank, shape.long_side
-        saved = self._curvature.find(block)
+        saved = self._curvature.find(index)
         if saved is not None:
-            return load_block(name, kind, chunks, rank, long_side, saved)
-        built = build_block(name, kind, chunks, rank, long_side)
-        self._curvature.keep(block, save_block(built))
+            return curvatures.load(index, saved)
+        built = curvatures.build(index)
+        self._curvature.keep(index, save_block(built))
         return built
 
-    def state(self, block: int) -> KeptState | None:
-        """The solver's state for the block, if an earlier job left it."""
-        saved = self._solution.find(block)
-        return None if saved is None else KeptState(saved.facts["damping"], Saved(saved.tensors, saved.facts["state"]))
+    def state(self, block: int, value: int = 0) -> KeptState | None:
+        """The solver's state for the block at a value of the damping path, if an earlier job left it."""
+        return _kept_state(self._solutions[value].find(block))
 
-    def keep_state(self, block: int, kept: KeptState) -> None:
+    def earlier_state(self, block: int) -> KeptState | None:
+        """The state that another job left, which this one asked to start from."""
+        return None if self._earlier is None else _kept_state(self._earlier.find(block))
+
+    def keep_state(self, block: int, kept: KeptState, value: int = 0) -> None:
         facts = {"damping": kept.damping, "state": kept.state.facts}
-        self._solution.keep(block, Saved(kept.state.tensors, facts))
+        self._solutions[value].keep(block, Saved(kept.state.tensors, facts))
 
     def reused(self) -> dict[str, Reuse]:
         nothing = "nothing: this solver computes anew for every question"
         return {
             CURVATURE: self._curvature.use("the curvature of a block"),
-            SOLUTION: self._solution.use(self._keeps or nothing),
+            SOLUTION: self._solutions[0].use(self._keeps or nothing),
         }
 
     def warnings(self) -> tuple[str, ...]:
-        return self._curvature.warnings(CURVATURE) + self._solution.warnings(SOLUTION)
+        said = [*self._curvature.warnings(CURVATURE)]
+        for solution in self._solutions:
+            said += solution.warnings(SOLUTION)
+        return tuple(dict.fromkeys(said))
+
+
+def _kept_state(saved: Saved | None) -> KeptState | None:
+    return None if saved is None else KeptState(saved.facts["damping"], Saved(saved.tensors, saved.facts["state"]))
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfKeys:
+    """Where a job finds its curvature, and its states: one a value of the damping path."""
+
+    curvature: str
+    solutions: tuple[str, ...]
+    earlier: str | None
+
+    @classmethod
+    def of(cls, spec: JobSpec, curvatures: Curvatures, gradient_fingerprint: str) -> ShelfKeys:
+        curvature = curvature_fingerprint(gradients=gradient_fingerprint, curvature=curvatures.key)
+        solver = spec.solver.model_dump()
+        solutions = tuple(
+            solution_fingerprint(curvature=curvature, damping=damping, solver=solver, seed=spec.seed)
+            for damping in _prefixes(spec)
+        )
+        return cls(curvature, solutions, solver.get("warm_start"))
+
+
+def _prefixes(spec: JobSpec) -> list[dict[str, Any] | None]:
+    """The damping path up to each of its values: the first is what a job with that value alone has."""
+    if spec.damping is None:
+        return [None]
+    form, factors = spec.damping.form, spec.damping.factors
+    return [{form: list(factors[: index + 1])} for index in range(len(factors))]
 
 
 @contextmanager
-def open_shelf(
-    store: Store, spec: JobSpec, solver: Solver[Any], *, gradient_fingerprint: str, blocks: int
-) -> Iterator[Shelf]:
-    """The entries of a job on these train gradients; nobody removes them meanwhile.
+def open_shelf(store: Store, keys: ShelfKeys, solver: Solver[Any], *, blocks: int) -> Iterator[Shelf]:
+    """The entries of a job; nobody removes them meanwhile.
 
     Raises:
         StorageFailed: an entry's folder cannot be made.
     """
-    curvature_key = curvature_fingerprint(gradients=gradient_fingerprint, curvature=spec.curvature.model_dump())
-    solution_key = solution_fingerprint(
-        curvature=curvature_key,
-        damping=None if spec.damping is None else spec.damping.model_dump(),
-        solver=spec.solver.model_dump(),
-        seed=spec.seed,
-    )
     keeps = solver.keeps if isinstance(solver, Reusable) else None
     with ExitStack() as pins:
-        curvature = pins.enter_context(store.open(CURVATURE, curvature_key))
-        solution = None if keeps is None else pins.enter_context(store.open(SOLUTION, solution_key))
-        yield Shelf(Kept(store, curvature, blocks), Kept(store, solution, blocks), keeps)
+
+        def kept(kind: str, key: str) -> Kept:
+            return Kept(store, pins.enter_context(store.open(kind, key)), blocks)
+
+        yield Shelf(
+            kept(CURVATURE, keys.curvature),
+            [Kept(store, None, blocks) if keeps is None else kept(SOLUTION, key) for key in keys.solutions],
+            None if keys.earlier is None else kept(SOLUTION, keys.earlier),
+            keeps,
+        )

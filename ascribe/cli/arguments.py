@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ascribe.result import MEAN, SELF_INFLUENCE, TRAIN_LOSS
+from ascribe.result import MEAN, PLAIN_PRODUCT, SELF_INFLUENCE, TOP_REMOVED, TRAIN_LOSS
 
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as submit printed it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
@@ -17,9 +17,14 @@ class Vector(StrEnum):
     MEAN = MEAN
     SELF_INFLUENCE = SELF_INFLUENCE
     TRAIN_LOSS = TRAIN_LOSS
+    PLAIN_PRODUCT = PLAIN_PRODUCT
+    TOP_REMOVED = TOP_REMOVED
     ALL = "all"
 
 
 VectorName = Annotated[Vector, typer.Option("--vector", help="Which numbers; all: a matrix, for download.")]
 ValidationId = Annotated[str | None, typer.Option(help="Scores for this one validation row in place of the mean.")]
+DampingValue = Annotated[
+    float | None, typer.Option("--damping", help="Which value of a damping path. Left out: the first.")
+]
 TrainId = Annotated[str | None, typer.Option(help="Scores of this one train row for every validation row.")]

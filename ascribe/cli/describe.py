@@ -18,8 +18,7 @@ def method(spec: JobSpec) -> str:
     name = spec.solver.kind if spec.curvature.kind == "none" else f"{spec.curvature.kind} + {spec.solver.kind}"
     if spec.damping is None:
         return name
-    ((kind, value),) = spec.damping.model_dump().items()
-    return f"{name}, {kind} {value:g}"
+    return f"{name}, {spec.damping.form} {', '.join(f'{factor:g}' for factor in spec.damping.factors)}"
 
 
 def job_row(job: Job) -> Sequence[object]:
@@ -57,6 +56,9 @@ def diagnostic_facts(diagnostics: Diagnostics) -> dict[str, object]:
     cache = ", ".join(f"{name} {use.hit_rows} of {use.rows} rows" for name, use in diagnostics.cache.items())
     return {
         "solve": f"{diagnostics.status}: {diagnostics.advice}",
+        "solver taken": diagnostics.choice and f"{diagnostics.choice.pick}: {diagnostics.choice.why}",
+        "damping path": _path(diagnostics),
+        "role of the inverse": _role(diagnostics),
         "worst residual": number(diagnostics.worst_relative_residual),
         "damping added": damping_range(diagnostics.blocks),
         "condition bound": number(diagnostics.largest_condition_bound),
@@ -67,6 +69,24 @@ def diagnostic_facts(diagnostics: Diagnostics) -> dict[str, object]:
         "reused": reused or None,
         "warnings": "; ".join(diagnostics.warnings) or None,
     }
+
+
+def _path(diagnostics: Diagnostics) -> str | None:
+    """Each value, and how far its ranking agrees with that of the first."""
+    return (
+        ", ".join(f"{point.factor:g} (agrees {number(point.spearman[0])})" for point in diagnostics.damping_path)
+        or None
+    )
+
+
+def _role(diagnostics: Diagnostics) -> str | None:
+    role = diagnostics.role_of_inverse
+    if role is None:
+        return None
+    return (
+        f"ranks agree {number(role.with_plain_product)} with plain products, {number(role.with_top_removed)} with "
+        f"products without the top {role.top_directions} directions"
+    )
 
 
 def damping_range(blocks: Sequence[BlockDiagnostics]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ascribe.cli.app import client_of
-from ascribe.cli.arguments import AsJson, JobId, TrainId, ValidationId, Vector, VectorName
+from ascribe.cli.arguments import AsJson, DampingValue, JobId, TrainId, ValidationId, Vector, VectorName
 from ascribe.cli.output import note, print_json, print_table
 from ascribe.client import Format, Order, ScoredRows
 
@@ -52,6 +52,7 @@ def scores(
     validation_id: ValidationId = None,
     train_id: TrainId = None,
     vector: VectorName = Vector.MEAN,
+    damping: DampingValue = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the train rows that matter most, with their texts.
@@ -68,7 +69,13 @@ def scores(
     with client_of(context) as client:
         found = {
             kind: client.scores(
-                job, vector=vector.value, validation_id=validation_id, train_id=train_id, order=kind, top_k=top
+                job,
+                vector=vector.value,
+                validation_id=validation_id,
+                train_id=train_id,
+                damping=damping,
+                order=kind,
+                top_k=top,
             )
             for kind in DIRECTIONS[order]
         }
@@ -91,6 +98,7 @@ def download(
     validation_id: ValidationId = None,
     train_id: TrainId = None,
     vector: VectorName = Vector.MEAN,
+    damping: DampingValue = None,
 ) -> None:
     """Save scores with their texts as JSON lines, CSV, Parquet or an Arrow stream, however many there are.
 
@@ -114,6 +122,7 @@ def download(
             vector=vector.value,
             validation_id=validation_id,
             train_id=train_id,
+            damping=damping,
             order=kind,
             top_k=top,
         )

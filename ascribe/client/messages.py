@@ -62,16 +62,18 @@ class Page(Generic[T]):
 class Selection(TypedDict, total=False):
     """Which scores of a job, in which order. Left out: the mean over the validation rows, for every train row.
 
-    ``vector``: ``mean``, ``self_influence``, ``train_loss``, or ``all``, every validation row, for batches,
-    tables and downloads alone. ``validation_id``: the scores for that one validation row in place of the mean.
+    ``vector``: ``mean``, ``self_influence``, ``train_loss``, ``plain_product``, ``top_removed``, or ``all``, every
+    validation row, for batches, tables and downloads alone. ``validation_id``: the scores for that one validation row in
+    place of the mean.
     ``train_id``: the scores of that one train row for every validation row. ``order``: ``proponents`` (highest
     first), ``opponents`` (lowest first), ``absolute`` (largest magnitude first) or ``row``. ``top_k``: only so many,
-    from the start of the order.
+    from the start of the order. ``damping``: which value of a damping path; left out, its first.
     """
 
     vector: str
     validation_id: str | None
     train_id: str | None
+    damping: float | None
     order: Order | None
     top_k: int | None
 
@@ -81,7 +83,7 @@ class QueryOptions(TypedDict, total=False):
 
     name: str | None
     labels: Mapping[str, str] | None
-    output: Mapping[str, bool] | None
+    output: Mapping[str, Any] | None
     idempotency_key: str | None
 
 

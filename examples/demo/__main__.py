@@ -86,11 +86,11 @@ def _line(method: Method, job: Job, scores: list[ScoredRow], flipped: frozenset[
     assert job.result is not None
     diagnostics = job.result.diagnostics
     train = diagnostics.cache["train"]
-    damping = job.spec.damping.model_dump() if job.spec.damping else {}
+    damping = job.spec.damping
     return Line(
         name=method.name,
         detection=detect(by_opposition(scores), flipped),
-        damping=", ".join(f"{value:g} x {DAMPING_UNITS[kind]}" for kind, value in damping.items()) or "-",
+        damping="-" if damping is None else f"{damping.factors[0]:g} x {DAMPING_UNITS[damping.form]}",
         seconds=f"{diagnostics.seconds['total']:.1f}",
         cache=f"{train.hit_rows / train.rows:.0%}",
         residual=f"{diagnostics.worst_relative_residual:.1e}",

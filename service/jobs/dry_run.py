@@ -22,7 +22,7 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
     checkpoint, workers = checked.checkpoint, list(ledger.workers())
     cache = _CachePrediction(spec, checkpoint, ledger, workers)
     train, validation = cache.plan(checked.train), cache.plan(checked.validation)
-    vectors = len(vector_names(spec.output, validation.rows))
+    vectors = len(vector_names(spec.output, validation.rows, spec.damping_count))
     return Validation(
         train=train,
         validation=validation,

@@ -27,7 +27,6 @@ class SolverMethod(View):
     when: str
     curvatures: tuple[str, ...]
     exact: bool = Field(description="Whether it aims at the exact solution, or at an approximation by design.")
-    default_damping: Damping | None = Field(description="Where the spec gives none; null: it takes none.")
     options: dict[str, Any] = Field(description="JSON Schema of this variant of `solver`.")
 
 
@@ -35,6 +34,7 @@ class Pair(View):
     curvature: str
     solver: str
     note: str = Field(description="What the pair does, in a sentence.")
+    default_damping: Damping | None = Field(description="Where the spec gives none; null: it takes none.")
 
 
 class Methods(View):

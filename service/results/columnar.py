@@ -46,6 +46,10 @@ def _schema(table: Table) -> pa.Schema:
 def _metadata(table: Table) -> dict[str | bytes, str | bytes]:
     """What a file must say of itself once it has left the server."""
     diagnostics = table.manifest.diagnostics
+    on_path = {point.factor: point for point in diagnostics.damping_path}
+    point = None if table.damping is None else on_path.get(table.damping)
+    status = diagnostics.status if point is None else point.status
+    residual = diagnostics.worst_relative_residual if point is None else point.worst_relative_residual
     said = {
         "job_id": table.job.id,
         "vector": table.scored.vector,
@@ -53,9 +57,10 @@ def _metadata(table: Table) -> dict[str | bytes, str | bytes]:
         "train_id": table.train_id,
         "order": table.order,
         "sign": table.sign,
-        "status": diagnostics.status.value,
-        "advice": diagnostics.advice,
-        "worst_relative_residual": repr(diagnostics.worst_relative_residual),
+        "damping": None if table.damping is None else repr(table.damping),
+        "status": status.value,
+        "advice": status.advice,
+        "worst_relative_residual": repr(residual),
     }
     return {f"ascribe.{name}": value for name, value in said.items() if value is not None}
 

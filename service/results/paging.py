@@ -29,6 +29,7 @@ def score_page(table: Table, query: ScoresQuery, rankings: Rankings) -> ScorePag
         vector=table.scored.vector,
         validation_id=table.validation_id,
         train_id=table.train_id,
+        damping=table.damping,
         order=table.order,
         sign=table.sign,
         data=tuple(

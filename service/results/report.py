@@ -16,7 +16,7 @@ from ascribe import __version__
 from ascribe.job import Job
 from ascribe.result import Manifest
 from service.methods.operations import note_of
-from service.results import charts, wording
+from service.results import charts, spectra, wording
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -47,6 +47,10 @@ def render(job: Job, manifest: Manifest) -> str:
         "blocks": blocks[:VISIBLE_BLOCKS],
         "more_blocks": blocks[VISIBLE_BLOCKS:],
         "labels": charts.label_bars(manifest.summary.by_label),
+        "choice": diagnostics.choice,
+        "path": spectra.path_rows(diagnostics.damping_path),
+        "inverse": spectra.inverse_rows(diagnostics.role_of_inverse),
+        "spectrum": spectra.spectrum_chart(diagnostics.blocks),
         "phases": charts.phase_bars(diagnostics.seconds),
         "proponents": charts.score_bars(manifest.summary.proponents[:TOP_ROWS]),
         "opponents": charts.score_bars(manifest.summary.opponents[:TOP_ROWS]),

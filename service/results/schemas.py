@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from ascribe.result import Diagnostics, ScoredRow, Summary
 from ascribe.status import SolveStatus
 
 Order = Literal["row", "proponents", "opponents", "absolute"]
-Vector = Literal["mean", "self_influence", "train_loss", "validation_row", "train_row", "all"]
+Stored = Literal["mean", "self_influence", "train_loss", "plain_product", "top_removed"]
+Vector = Stored | Literal["validation_row", "train_row", "all"]
 FileFormat = Literal["ndjson", "csv", "parquet", "arrow"]
 Format = Literal["json"] | FileFormat
 
@@ -23,9 +24,10 @@ class View(BaseModel):
 class ScoresQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    vector: Literal["mean", "self_influence", "train_loss", "all"] = Field(
+    vector: Stored | Literal["all"] = Field(
         default="mean",
         description="`mean`: over the validation rows. `self_influence`, `train_loss`: of the train row alone. "
+        "`plain_product`, `top_removed`: means without an inverse, where `output.role_of_inverse` asked for them. "
         "`all`: every validation row's scores, a matrix, as a file.",
     )
     validation_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
@@ -33,6 +35,9 @@ class ScoresQuery(BaseModel):
     )
     train_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="Scores of this one train row, for every validation row: `data` are those rows."
+    )
+    damping: FiniteFloat | None = Field(
+        default=None, description="Which value of the job's damping path; left out, its first."
     )
     order: Order | None = Field(
         default=None,
@@ -72,6 +77,7 @@ class ScorePage(View):
     vector: Vector
     validation_id: str | None
     train_id: str | None
+    damping: float | None = Field(description="Of the damping path; null where there is none.")
     order: Order
     sign: str = Field(description="What a high and a low value mean.")
     data: tuple[ScoredRow, ...]

@@ -7,12 +7,15 @@ from ascribe.job import Job
 from ascribe.ledger.base import Ledger
 from ascribe.result import (
     MEAN,
+    PLAIN_PRODUCT,
     SELF_INFLUENCE,
     SIGN,
+    TOP_REMOVED,
     TRAIN_LOSS,
     TRAIN_ROWS,
     VALIDATION_ROWS,
     Manifest,
+    at_damping,
     validation_vector,
 )
 from service.results.schemas import ScoresQuery
@@ -28,7 +31,8 @@ _SIGNS = {
 
 def select(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger) -> Table:
     """Raises NotFound, Expired."""
-    scored = _scored(job, manifest, query, ledger)
+    place, factor = _on_the_path(job, query.damping)
+    scored = _scored(job, manifest, query, place, ledger)
     return Table(
         ledger=ledger,
         job=job,
@@ -36,41 +40,54 @@ def select(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger) -> 
         scored=scored,
         validation_id=query.validation_id,
         train_id=query.train_id,
+        damping=factor,
         order=query.effective_order,
         sign=_SIGNS.get(scored.key, SIGN),
         total=min(scored.length, query.top_k or scored.length),
     )
 
 
-def _scored(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger) -> Scored:
+def _scored(job: Job, manifest: Manifest, query: ScoresQuery, place: int, ledger: Ledger) -> Scored:
     """The four kinds of scores: one stored vector, that of a validation row, all of these, one train row of them."""
     if query.train_id is not None:
-        names = _validation_vectors(job, manifest)
+        names = _validation_vectors(job, manifest, place)
         index = _index(ledger, job, TRAIN_ROWS, query.train_id)
         scores = scores_of_row(ledger, job.id, names, index)
-        return Scored("train_row", f"train:{index}", VALIDATION_ROWS, manifest.validation_rows, scores)
+        return Scored("train_row", f"train:{index}@{place}", VALIDATION_ROWS, manifest.validation_rows, scores)
     if query.validation_id is not None:
-        names = _validation_vectors(job, manifest)
+        names = _validation_vectors(job, manifest, place)
         name = names[_index(ledger, job, VALIDATION_ROWS, query.validation_id)]
         return Scored("validation_row", name, TRAIN_ROWS, manifest.train_rows, StoredScores(ledger, job.id, [name]))
     if query.vector == "all":
-        names = _validation_vectors(job, manifest)
+        names = _validation_vectors(job, manifest, place)
         ids = [row.id for row in iterate_rows(ledger, job.id, VALIDATION_ROWS)]
-        return Scored("all", "all", TRAIN_ROWS, manifest.train_rows, StoredScores(ledger, job.id, names), ids)
-    if query.vector not in manifest.vectors:
+        return Scored("all", f"all@{place}", TRAIN_ROWS, manifest.train_rows, StoredScores(ledger, job.id, names), ids)
+    name = at_damping(query.vector, place if query.vector in (MEAN, SELF_INFLUENCE) else 0)
+    if name not in manifest.vectors:
+        option = "role_of_inverse" if query.vector in (PLAIN_PRODUCT, TOP_REMOVED) else "self_influence"
         raise NotFound(
-            "This job stored no such scores: submit it again with output.self_influence, its gradients are cached."
+            f"This job stored no such scores: submit it again with output.{option}, its gradients are cached."
         )
-    stored = StoredScores(ledger, job.id, [query.vector])
-    return Scored(query.vector, query.vector, TRAIN_ROWS, manifest.train_rows, stored)
+    stored = StoredScores(ledger, job.id, [name])
+    return Scored(query.vector, name, TRAIN_ROWS, manifest.train_rows, stored)
 
 
-def _validation_vectors(job: Job, manifest: Manifest) -> list[str]:
+def _on_the_path(job: Job, wanted: float | None) -> tuple[int, float | None]:
+    """Place and value on the job's damping path; the first where none is named."""
+    factors = () if job.spec.damping is None else job.spec.damping.factors
+    if wanted is None:
+        return 0, factors[0] if len(factors) > 1 else None
+    if wanted not in factors:
+        raise NotFound("The job has no scores at this damping: its spec has the values there are.")
+    return factors.index(wanted), wanted
+
+
+def _validation_vectors(job: Job, manifest: Manifest, place: int) -> list[str]:
     if not job.spec.output.per_validation_row:
         raise NotFound(
             "This job stored the mean alone: submit it again with output.per_validation_row, its gradients are cached."
         )
-    return [validation_vector(index) for index in range(manifest.validation_rows)]
+    return [at_damping(validation_vector(index), place) for index in range(manifest.validation_rows)]
 
 
 def _index(ledger: Ledger, job: Job, rows_name: str, row_id: str) -> int:

@@ -56,6 +56,7 @@ class Table:
     scored: Scored
     validation_id: str | None
     train_id: str | None
+    damping: float | None
     order: Order
     sign: str
     total: int

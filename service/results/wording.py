@@ -107,12 +107,13 @@ def facts(job: Job, manifest: Manifest) -> list[tuple[str, str]]:
 def _damping(spec: JobSpec) -> str:
     if spec.damping is None:
         return "none"
-    ((form, value),) = spec.damping.model_dump().items()
+    factor = small(spec.damping.factors[0])
+    more = f" (and {count(spec.damping_count - 1, 'other value')})" if spec.damping_count > 1 else ""
     return {
-        "relative": f"{small(value)} × mean squared entry",
-        "relative_to_largest": f"{small(value)} × largest eigenvalue",
-        "absolute": small(value),
-    }[form]
+        "relative": f"{factor} × mean squared entry",
+        "relative_to_largest": f"{factor} × largest eigenvalue",
+        "absolute": factor,
+    }[spec.damping.form] + more
 
 
 def provenance(record: Provenance) -> list[tuple[str, str]]:
@@ -123,6 +124,8 @@ def provenance(record: Provenance) -> list[tuple[str, str]]:
         ("validation rows", record.validation_sha256),
         ("gradients", record.gradient_fingerprint),
     ]
+    if record.solution_fingerprint is not None:
+        hashes.append(("solution", record.solution_fingerprint))
     settings = [
         ("device", record.device),
         ("attention", record.attention),

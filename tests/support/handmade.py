@@ -113,7 +113,7 @@ def finish(ledger: Ledger, job_id: str, *, rows: int = 30, **diagnostics: Any) -
     claim = ledger.claim(job_id, 1, "handmade")
     assert claim is not None
     infos = train_rows(rows)
-    names = vector_names(claim.spec.output, 1)
+    names = vector_names(claim.spec.output, 1, claim.spec.damping_count)
     vectors = {name: scores_of(rows, seed) for seed, name in enumerate(names)}
     stage(ledger, claim, vectors, infos, [RowInfo(id="q1", label="coding", text="undo a commit")])
     ledger.commit(claim, manifest(claim.spec, vectors, infos, **diagnostics))

@@ -8,7 +8,7 @@ sides. A solver reports what it did and what it ran into. Whether that was good 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -58,6 +58,14 @@ class Solver(ABC, Generic[StateT]):
     @abstractmethod
     def init(self, operator: Damped) -> StateT:
         """What depends on the operator alone: a factor, an inverse, a plan. Raises what :meth:`check` raises."""
+
+    def init_all(self, operators: Sequence[Damped]) -> list[StateT]:
+        """The states of several operators of one size; a solver that gains from having them at once makes them so."""
+        return [self.init(operator) for operator in operators]
+
+    def init_from(self, operator: Damped, earlier: StateT) -> StateT:  # noqa: ARG002  # for those who can use it
+        """The state of an operator that is near the one of ``earlier``: other damping, or a few more rows."""
+        return self.init(operator)
 
     @abstractmethod
     def compute(self, state: StateT, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
