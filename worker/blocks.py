@@ -200,7 +200,9 @@ class _Job:
             else:
                 cold.append(block)
         made = self._solver.init_all([block.path[0] for block in cold])
-        return states | {block.index: _State(state) for block, state in zip(cold, made, strict=True)}
+        # Where a job asked for a start that is gone, its states are not what its key stands for.
+        new = not self._shelf.has_earlier
+        return states | {block.index: _State(state, new) for block, state in zip(cold, made, strict=True)}
 
     def _read(self, damped: Damped, kept: KeptState) -> _State:
         assert isinstance(self._solver, Reusable)

@@ -45,7 +45,7 @@ class Kept:
         self._store, self._folder, self._blocks = store, folder, blocks
         self._room = 0
         self._refusal: str | None = None
-        self._found = self._damaged = 0
+        self.found = self._damaged = 0
 
     def find(self, block: int) -> Saved | None:
         """What an earlier job left for this block, whole; its tensors are views into the file."""
@@ -60,7 +60,7 @@ class Kept:
         except (Damaged, OSError, SafetensorError):
             self._damaged += 1
             return None
-        self._found += 1
+        self.found += 1
         return Saved(tensors, facts["facts"])
 
     def keep(self, block: int, saved: Saved) -> None:
@@ -79,7 +79,7 @@ class Kept:
 
     def use(self, keeps: str) -> Reuse:
         """What came of it; ``keeps`` says what the entry holds, in words."""
-        return Reuse(reused=self._found, of=self._blocks, keeps=keeps)
+        return Reuse(reused=self.found, of=self._blocks, keeps=keeps)
 
     def warnings(self, kind: str) -> tuple[str, ...]:
         """What went wrong with the store, in words."""
@@ -128,6 +128,11 @@ class Shelf:
         """The solver's state for the block at a value of the damping path, if an earlier job left it."""
         return _kept_state(self._solutions[value].find(block))
 
+    @property
+    def has_earlier(self) -> bool:
+        """Whether the job asked to start from another one's states."""
+        return self._earlier is not None
+
     def earlier_state(self, block: int) -> KeptState | None:
         """The state that another job left, which this one asked to start from."""
         return None if self._earlier is None else _kept_state(self._earlier.find(block))
@@ -145,6 +150,8 @@ class Shelf:
 
     def warnings(self) -> tuple[str, ...]:
         said = [*self._curvature.warnings(CURVATURE)]
+        if self._earlier is not None and self._earlier.found == 0:
+            said.append("nothing is kept here under solver.warm_start: the iteration started from nothing")
         for solution in self._solutions:
             said += solution.warnings(SOLUTION)
         return tuple(dict.fromkeys(said))

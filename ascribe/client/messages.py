@@ -63,11 +63,11 @@ class Selection(TypedDict, total=False):
     """Which scores of a job, in which order. Left out: the mean over the validation rows, for every train row.
 
     ``vector``: ``mean``, ``self_influence``, ``train_loss``, ``plain_product``, ``top_removed``, or ``all``, every
-    validation row, for batches, tables and downloads alone. ``validation_id``: the scores for that one validation row in
-    place of the mean.
-    ``train_id``: the scores of that one train row for every validation row. ``order``: ``proponents`` (highest
-    first), ``opponents`` (lowest first), ``absolute`` (largest magnitude first) or ``row``. ``top_k``: only so many,
-    from the start of the order. ``damping``: which value of a damping path; left out, its first.
+    validation row, for batches, tables and downloads alone. ``validation_id``: the scores for that one validation row
+    in place of the mean. ``train_id``: the scores of that one train row for every validation row. ``order``:
+    ``proponents`` (highest first), ``opponents`` (lowest first), ``absolute`` (largest magnitude first) or ``row``.
+    ``top_k``: only so many, from the start of the order. ``damping``: which value of a damping path; left out, its
+    first.
     """
 
     vector: str

@@ -46,7 +46,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"curvature": FISHER, "solver": LISSA, "damping": {"relative_to_largest": 0.01}},
      "plan_exceeds_steps", "/damping/relative_to_largest"),
     ({"curvature": FISHER, "solver": LISSA, "output": {"self_influence": True}},
-     "self_influence_with_lissa", "/output/self_influence"),
+     "self_influence_with_iteration", "/output/self_influence"),
     ({"labels": {MARK + " ": "x"}}, "string_pattern_mismatch", f"/labels/{MARK} "),
     ({"seed": MARK}, "int_type", "/seed"),
     ({"name": ""}, "string_too_short", "/name"),

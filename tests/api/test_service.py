@@ -138,9 +138,12 @@ def test_methods_show_the_pair_table(api: Api) -> None:
     body = api.client.get("/v1/methods").json()
     assert {curvature["kind"]: tuple(curvature["solvers"]) for curvature in body["curvatures"]} == PAIRS
     assert {(pair["curvature"], pair["solver"]) for pair in body["pairs"]} == {(c, s) for c in PAIRS for s in PAIRS[c]}
+    dampings = {(pair["curvature"], pair["solver"]): pair["default_damping"] for pair in body["pairs"]}
     solvers = {solver["kind"]: solver for solver in body["solvers"]}
-    assert solvers["lissa"]["default_damping"] == {"relative_to_largest": 0.01}
-    assert solvers["identity"]["default_damping"] is None
+    assert dampings["empirical_fisher", "lissa"] == {"relative_to_largest": 0.005}
+    assert dampings["gauss_newton", "cg"] == {"relative_to_largest": 0.005}
+    assert dampings["gfim", "cg"] == {"relative": 0.1}
+    assert dampings["none", "identity"] is None
     assert "tolerance" in solvers["schulz"]["options"]["properties"]
     assert all(entry["when"] and entry["summary"] for entry in body["curvatures"] + body["solvers"])
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from ascribe.lissa_bound import minimum_steps
-from ascribe.result import MEAN, SELF_INFLUENCE, TRAIN_LOSS, BlockDiagnostics, vector_names
-from ascribe.spec import PAIRS, JobSpec, OutputSpec
+from ascribe.result import MEAN, PLAIN_PRODUCT, SELF_INFLUENCE, TOP_REMOVED, TRAIN_LOSS, BlockDiagnostics, vector_names
+from ascribe.spec import PAIRS, JobSpec, OutputSpec, RoleOfInverse
 from ascribe.status import SolveStatus
 from tests.support.handmade import spec_body
 
@@ -42,7 +42,9 @@ def test_pairs(curvature: str, solver: str) -> None:
     [
         ("gfim", "schulz", {"relative": 0.1}),
         ("empirical_fisher", "datainf", {"relative": 0.1}),
-        ("empirical_fisher", "lissa", {"relative_to_largest": 0.01}),
+        ("empirical_fisher", "lissa", {"relative_to_largest": 0.005}),
+        ("gauss_newton", "cg", {"relative_to_largest": 0.005}),
+        ("ekfac", "eigenbasis", {"relative": 0.1}),
         ("none", "identity", None),
     ],
 )
@@ -62,6 +64,39 @@ def test_every_form_of_damping_survives_json(form: str) -> None:
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan"), 1e-320])
 def test_damping_is_a_positive_number(value: float) -> None:
     assert code(damping={"relative": value}) in {"greater_than_equal", "finite_number"}
+
+
+@pytest.mark.parametrize("form", ["relative", "relative_to_largest", "absolute"])
+def test_a_damping_path_survives_json_in_its_order(form: str) -> None:
+    spec = parse(damping={form: [0.5, 0.25, 1.0]})
+    assert spec.damping is not None
+    assert (spec.damping.form, spec.damping.factors, spec.damping_count) == (form, (0.5, 0.25, 1.0), 3)
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(("path", "expected"), [([], "too_short"), ([0.1, 0.1], "duplicate_damping")])
+def test_a_damping_path_has_values_and_each_once(path: list[float], expected: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        parse(damping={"relative": path})
+    assert expected in {error["type"] for error in raised.value.errors()}
+
+
+def test_every_value_of_a_path_is_checked_against_the_steps() -> None:
+    lissa = {"curvature": {"kind": "empirical_fisher"}, "solver": {"kind": "lissa"}}
+    assert code(**lissa, damping={"relative_to_largest": [0.1, 1e-9]}) == "plan_exceeds_steps"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"output": {"role_of_inverse": {}}, "curvature": {"kind": "none"}, "solver": {"kind": "identity"}},
+         "role_without_inverse"),
+        ({"output": {"self_influence": True}, "solver": {"kind": "cg"}}, "self_influence_with_iteration"),
+        ({"solver": {"kind": "schulz", "start": "published", "warm_start": "0" * 64}}, "warm_start_not_an_option"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together(fields: dict[str, Any], expected: str) -> None:
+    assert code(**fields) == expected
 
 
 def test_frozen_all_the_way() -> None:
@@ -147,6 +182,9 @@ def test_vector_names() -> None:
     both = OutputSpec(per_validation_row=True, self_influence=True)
     assert vector_names(both, 2) == (MEAN, "validation:0", "validation:1", SELF_INFLUENCE, TRAIN_LOSS)
     assert vector_names(OutputSpec(per_validation_row=False), 2) == (MEAN, TRAIN_LOSS)
+    path = vector_names(OutputSpec(role_of_inverse=RoleOfInverse()), 1, dampings=2)
+    assert path[:4] == (MEAN, "validation:0", "mean@1", "validation:0@1")
+    assert set(path[4:]) == {PLAIN_PRODUCT, TOP_REMOVED, TRAIN_LOSS}
 
 
 def block(**fields: Any) -> BlockDiagnostics:

@@ -1,0 +1,104 @@
+"""A damping path and the role of the inverse, through the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from ascribe.result import MEAN, PLAIN_PRODUCT, SELF_INFLUENCE, TOP_REMOVED, at_damping, validation_vector
+from ascribe.status import SolveStatus
+from tests.support.jobs import VALIDATION, Shelf, Workshop, make_spec, make_workshop
+from worker.reuse import SOLUTION
+
+PATH = (0.1, 0.01, 10.0)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Workshop:
+    return make_workshop(tmp_path)
+
+
+def _matrix(shelf: Shelf, place: int = 0) -> Tensor:
+    names = [at_damping(validation_vector(q), place) for q in range(VALIDATION)]
+    return torch.stack([shelf.vector(name).double() for name in names])
+
+
+@pytest.mark.parametrize("solver", ["schulz", "cholesky"])
+def test_every_value_scores_as_a_job_of_its_own(workshop: Workshop, tmp_path: Path, solver: str) -> None:
+    manifest, shelf = workshop.run(make_spec("gfim", solver, damping={"relative": PATH}))
+    assert [point.factor for point in manifest.diagnostics.damping_path] == list(PATH)
+    assert {point.status for point in manifest.diagnostics.damping_path} == {SolveStatus.CONVERGED}
+    for place, factor in enumerate(PATH):
+        fresh = make_workshop(tmp_path / str(place))
+        _, alone = fresh.run(make_spec("gfim", solver, damping={"relative": factor}))
+        assert (_matrix(shelf, place) - _matrix(alone)).norm() <= 1e-5 * _matrix(alone).norm()
+        if place == 0:
+            assert shelf.staged[MEAN] == alone.staged[MEAN]
+
+
+def test_the_agreement_is_that_of_the_mean_scores(workshop: Workshop) -> None:
+    manifest, shelf = workshop.run(make_spec("gfim", "cholesky", damping={"relative": PATH}))
+    means = [shelf.vector(at_damping(MEAN, place)).numpy() for place in range(len(PATH))]
+    for point, mean_N in zip(manifest.diagnostics.damping_path, means, strict=True):
+        expected = [float(spearmanr(mean_N, other_N).statistic) for other_N in means]
+        assert point.spearman == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_path_again_is_read_back_to_the_same_bits(workshop: Workshop) -> None:
+    spec = make_spec("gfim", "schulz", damping={"relative": PATH}, output={"self_influence": True})
+    _, first = workshop.run(spec)
+    manifest, again = workshop.run(spec)
+    assert again.staged == first.staged
+    assert at_damping(SELF_INFLUENCE, 2) in again.staged
+    assert manifest.diagnostics.reused[SOLUTION].reused == manifest.diagnostics.reused[SOLUTION].of
+
+
+def test_a_job_with_the_paths_first_value_finds_its_state(workshop: Workshop) -> None:
+    workshop.run(make_spec("gfim", "schulz", damping={"relative": PATH}))
+    first, _ = workshop.run(make_spec("gfim", "schulz", damping={"relative": PATH[0]}))
+    second, _ = workshop.run(make_spec("gfim", "schulz", damping={"relative": PATH[1]}))
+    assert first.diagnostics.reused[SOLUTION].reused == 8
+    assert second.diagnostics.reused[SOLUTION].reused == 0
+
+
+def test_the_role_of_the_inverse(workshop: Workshop) -> None:
+    manifest, shelf = workshop.run(make_spec("gfim", "cholesky", output={"role_of_inverse": {"top_directions": 3}}))
+    _, plain = workshop.run(make_spec("none", "identity"))
+    torch.testing.assert_close(shelf.vector(PLAIN_PRODUCT), plain.vector(MEAN))
+    role = manifest.diagnostics.role_of_inverse
+    assert role is not None
+    mean_N, plain_N, removed_N = (shelf.vector(name).numpy() for name in (MEAN, PLAIN_PRODUCT, TOP_REMOVED))
+    assert role.with_plain_product == pytest.approx(float(spearmanr(mean_N, plain_N).statistic), abs=1e-9)
+    assert role.with_top_removed == pytest.approx(float(spearmanr(mean_N, removed_N).statistic), abs=1e-9)
+    assert role.rows_with_plain_product is not None
+    assert -1 <= role.rows_with_plain_product <= 1
+
+
+def test_with_all_directions_removed_nothing_is_left(workshop: Workshop) -> None:
+    everything: dict[str, Any] = {"role_of_inverse": {"top_directions": 32}}
+    _, shelf = workshop.run(make_spec("gfim", "cholesky", output=everything))
+    assert shelf.vector(TOP_REMOVED).abs().max() < 1e-6 * shelf.vector(PLAIN_PRODUCT).abs().max()
+
+
+def test_a_warm_start_comes_from_the_job_that_is_named(workshop: Workshop) -> None:
+    first, cold = workshop.run(make_spec("gfim", "schulz"))
+    named = first.provenance.solution_fingerprint
+    grown = {"source": {"kind": "file", "path": "train.jsonl"}, "limit": 39}
+    solver = {"kind": "schulz", "warm_start": named}
+    _, warm = workshop.run(make_spec("gfim", solver, train=grown))
+    _, alone = workshop.run(make_spec("gfim", "schulz", train=grown))
+    assert (_matrix(warm) - _matrix(alone)).norm() <= 1e-5 * _matrix(alone).norm()
+    assert cold.staged[MEAN] != warm.staged[MEAN]
+
+
+def test_a_warm_start_that_is_not_there_is_said(workshop: Workshop) -> None:
+    solver = {"kind": "schulz", "warm_start": "0" * 64}
+    manifest, shelf = workshop.run(make_spec("gfim", solver))
+    _, cold = workshop.run(make_spec("gfim", "schulz"))
+    assert [warning for warning in manifest.diagnostics.warnings if "warm_start" in warning]
+    assert shelf.staged == cold.staged
