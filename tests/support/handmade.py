@@ -25,6 +25,7 @@ from ascribe.result import (
     Provenance,
     RowInfo,
     ScoredRow,
+    Spectrum,
     Summary,
     vector_names,
 )
@@ -158,6 +159,8 @@ def diagnostics_of(
     status: SolveStatus = SolveStatus.CONVERGED,
     residual: float = 3.2e-7,
     warnings: tuple[str, ...] = (),
+    spectrum: Spectrum | None = None,
+    **more: Any,
 ) -> Diagnostics:
     blocks = tuple(
         BlockDiagnostics(
@@ -171,6 +174,7 @@ def diagnostics_of(
             iterations=9,
             products=18,
             precision="float32, refined in float64",
+            spectrum=spectrum,
         )
         for index, name in enumerate(BLOCK_NAMES)
     )
@@ -187,6 +191,7 @@ def diagnostics_of(
         peak_memory_bytes=812 << 20,
         cache={"train": CacheUse(hit_rows=0, rows=30), "validation": CacheUse(hit_rows=1, rows=1)},
         warnings=warnings,
+        **more,
     )
 
 
