@@ -39,6 +39,9 @@ class SelectedLinear:
     bias: Slot | None
 
 
+Call = tuple[SelectedLinear, Tensor, Tensor]
+
+
 class PerExampleGradients:
     """Callable: a batch to ``(loss_N, grad_NP)``, float32, columns in the order of ``blocks``.
 
@@ -54,11 +57,19 @@ class PerExampleGradients:
         self._of = of or OfLoss()
         model.requires_grad_(False)  # an earlier selection's parameters would only lengthen the graph
         self._parameters = sum(block.size for block in blocks)
-        self._linears = _select(model, blocks)
+        self.linears = _select(model, blocks)
 
     def __call__(self, batch: Batch, start: int = 0) -> tuple[Tensor, Tensor]:
+        loss_N, calls = self.differentiate(batch, start)
+        grad_NP = torch.zeros(len(batch.positions), self._parameters, device=loss_N.device)
+        for linear, input_NTI, output_gradient_NTO in calls:
+            _add(grad_NP, linear, input_NTI, output_gradient_NTO)
+        return loss_N, grad_NP
+
+    def differentiate(self, batch: Batch, start: int = 0) -> tuple[Tensor, Iterator[Call]]:
+        """``loss_N``, and for every call of a selected layer its inputs and output gradients, float32 by token."""
         rows = [start + position for position in batch.positions]
-        with _recorded(self._linears) as calls, OneDnnLinear(), torch.enable_grad():
+        with _recorded(self.linears) as calls, OneDnnLinear(), torch.enable_grad():
             logits_NC = self._model(**batch.inputs).logits
             exact_NC = logits_NC.detach().double()
             loss_N = nn.functional.cross_entropy(exact_NC, batch.labels_N, reduction="none").float()
@@ -66,10 +77,10 @@ class PerExampleGradients:
             outputs = [_by_row(output, loss_N) for _, _, output in calls]
             # A layer may run for nothing: what it gave has no part in the loss, and its gradient is zero.
             output_gradients = torch.autograd.grad(logits_NC, outputs, cotangent_NC, materialize_grads=True)
-        grad_NP = torch.zeros(len(batch.positions), self._parameters, device=loss_N.device)
-        for (linear, input_, _), output_gradient in zip(calls, output_gradients, strict=True):
-            _add(grad_NP, linear, _tokens(input_), _tokens(output_gradient))
-        return loss_N, grad_NP
+        return loss_N, (
+            (linear, _tokens(input_), _tokens(output_gradient))
+            for (linear, input_, _), output_gradient in zip(calls, output_gradients, strict=True)
+        )
 
 
 def _select(model: nn.Module, blocks: Sequence[BlockShape]) -> list[SelectedLinear]:
@@ -102,9 +113,6 @@ def _plain_name(name: str) -> str:
     """A parameter's name as the adapter file has it: without peft's wrappers."""
     name = name.removeprefix("base_model.model.")
     return name.replace(".modules_to_save.default.", ".").replace(".default.", ".")
-
-
-Call = tuple[SelectedLinear, Tensor, Tensor]
 
 
 @contextmanager
