@@ -147,7 +147,7 @@ class Candidate(Record):
     seconds: float | None
     bytes: int | None
     feasible: bool
-    reason: str
+    reason: str | None = Field(description="Why it is out of the question; null where it is not.")
 
 
 class Choice(Record):

@@ -52,6 +52,14 @@ class Settings(BaseSettings):
     max_solution_bytes: int = Field(
         default=8 << 30, ge=1, description="Memory for the validation gradients of a job and their solutions."
     )
+    max_solve_bytes: int = Field(
+        default=8 << 30, ge=1, description="Memory that a solver picked by `auto` may take on top of the gradients."
+    )
+    max_gauss_newton_bytes: int = Field(
+        default=16 << 30,
+        ge=0,
+        description="Cached rows of a Gauss-Newton Hessian; beyond, every product with it runs the model.",
+    )
     max_job_seconds: float = Field(default=86400, gt=0, description="Seconds one attempt of a job may run.")
     max_queued_jobs: int = Field(default=1000, ge=1, description="Jobs that wait; beyond, submitting answers 429.")
     max_file_bytes: int = Field(default=1 << 30, ge=1, description="Bytes of one file of rows, decompressed.")

@@ -21,7 +21,7 @@ from ascribe.spec import JobSpec
 from ascribe.status import SolveStatus
 from ascribe.store import Store
 from worker.curvature.block import CurvatureBlock
-from worker.curvatures import Block, Curvatures
+from worker.curvatures.base import Block, Curvatures
 from worker.damping import damping_unit
 from worker.describe import describe, warnings_of, zero_block
 from worker.directions import top_directions, without

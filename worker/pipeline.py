@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from ascribe.job import Phase
+from ascribe.planning.choose import plan
+from ascribe.planning.from_spec import caches_rows, choice_of, problem_of, with_solver
 from ascribe.result import (
     MEAN,
     PLAIN_PRODUCT,
@@ -25,6 +27,7 @@ from ascribe.result import (
     TRAIN_ROWS,
     VALIDATION_ROWS,
     CacheUse,
+    Choice,
     Diagnostics,
     Manifest,
     Provenance,
@@ -35,22 +38,25 @@ from ascribe.result import (
 )
 from ascribe.settings import WorkerSettings
 from ascribe.sources.rows import Labels, Rows
-from ascribe.spec import JobSpec
+from ascribe.spec import AutoSolver, JobSpec
 from ascribe.store import Store
 from worker import memory
 from worker.blocks import SolvedBlocks, solve_blocks
-from worker.curvatures import open_curvatures
+from worker.curvatures.choose import open_curvatures
 from worker.describe import worst_of
 from worker.environment import versions
 from worker.gradients.cache import Gradients
 from worker.gradients.collect import collect
+from worker.gradients.cotangents import Cotangent, OfLoss
 from worker.inputs import Inputs, fingerprint_of, load_inputs
 from worker.models import ModelCache
+from worker.passes import TrainPasses
 from worker.progress import Reporter
 from worker.scored import Scored, damping_path, role_of_inverse, score_rows
 from worker.scores.summary import summarize
 
 CHUNK_BYTES = 1 << 20
+LOSS = OfLoss()
 
 
 class Sink(Protocol):
@@ -94,12 +100,22 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, held: Exit
     torch.set_num_threads(bench.settings.threads)
     with reporter.phase(Phase.LOADING):
         inputs = load_inputs(spec, bench.settings)
+    planned = _planned(spec, inputs, bench.settings)
+    spec = planned.spec
     with reporter.phase(Phase.CACHING_GRADIENTS, len(inputs.train) + len(inputs.validation)):
         train = _gradients(inputs.train, "/train", spec, inputs, bench, reporter, sink, held)
         validation = _gradients(inputs.validation, "/validation", spec, inputs, bench, reporter, sink, held)
+    passes = TrainPasses(
+        spec,
+        inputs,
+        bench.settings,
+        reporter,
+        load=lambda: bench.models.get(inputs.key, inputs.checkpoint, spec.model),
+        collect=lambda of: _gradients(inputs.train, "/train", spec, inputs, bench, reporter, sink, held, of),
+    )
     solved = solve_blocks(
         spec,
-        open_curvatures(spec, inputs.checkpoint.blocks, train),
+        open_curvatures(spec, inputs.checkpoint.blocks, train, passes, cached_rows=planned.cached_rows),
         train,
         validation,
         reporter,
@@ -122,10 +138,32 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, held: Exit
         validation_rows=len(inputs.validation),
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
-        diagnostics=_diagnostics(spec, solved, scored, inputs, train, validation, reporter),
+        diagnostics=_diagnostics(planned, solved, scored, inputs, train, validation, reporter),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The spec with a solver that has a name, and what decided it."""
+
+    spec: JobSpec
+    choice: Choice | None
+    cached_rows: bool
+
+
+def _planned(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Planned:
+    """Raises LimitExceeded: no solver can do it."""
+    blocks, rows, classes = inputs.checkpoint.blocks, len(inputs.train), inputs.checkpoint.num_labels
+    cached_rows = caches_rows(spec, blocks, train_rows=rows, classes=classes, settings=settings)
+    if not isinstance(spec.solver, AutoSolver):
+        return Planned(spec, None, cached_rows)
+    problem = problem_of(
+        spec, blocks, train_rows=rows, validation_rows=len(inputs.validation), classes=classes, settings=settings
+    )
+    choice = choice_of(plan(problem))
+    return Planned(with_solver(spec, choice.pick), choice, cached_rows)
 
 
 def _gradients(
@@ -137,8 +175,9 @@ def _gradients(
     reporter: Reporter,
     sink: Sink,
     held: ExitStack,
+    of: Cotangent = LOSS,
 ) -> Gradients:
-    fingerprint = fingerprint_of(rows, inputs, spec, bench.settings)
+    fingerprint = fingerprint_of(rows, inputs, spec, bench.settings, of.key)
     gradients = collect(
         rows,
         inputs.checkpoint,
@@ -149,8 +188,10 @@ def _gradients(
         settings=bench.settings,
         pointer=pointer,
         on_rows=lambda count, found: reporter.advance(count, found=found),
+        of=of,
     )
-    sink.announce(fingerprint, len(rows))
+    if of is LOSS:
+        sink.announce(fingerprint, len(rows))
     return gradients
 
 
@@ -185,7 +226,7 @@ def _chunks(data: bytes) -> Iterable[bytes]:
 
 
 def _diagnostics(
-    spec: JobSpec,
+    planned: Planned,
     solved: SolvedBlocks,
     scored: Scored,
     inputs: Inputs,
@@ -217,8 +258,9 @@ def _diagnostics(
             ),
             **solved.reused,
         },
-        damping_path=damping_path(spec, solved, scored),
-        role_of_inverse=role_of_inverse(spec, scored),
+        choice=planned.choice,
+        damping_path=damping_path(planned.spec, solved, scored),
+        role_of_inverse=role_of_inverse(planned.spec, scored),
         warnings=(*inputs.checkpoint.warnings, *train.warnings, *validation.warnings, *solved.warnings),
     )
 

@@ -24,8 +24,8 @@ from ascribe.fingerprint import curvature_fingerprint, solution_fingerprint
 from ascribe.result import Reuse
 from ascribe.spec import JobSpec
 from ascribe.store import Damaged, Store
-from worker.curvature.block import CurvatureBlock, save_block
-from worker.curvatures import Curvatures
+from worker.curvature.block import CurvatureBlock
+from worker.curvatures.base import Curvatures
 from worker.saved import Saved
 from worker.solvers.base import Reusable, Solver
 from worker.storage import storage_errors, write_tensors
@@ -121,7 +121,7 @@ class Shelf:
         if saved is not None:
             return curvatures.load(index, saved)
         built = curvatures.build(index)
-        self._curvature.keep(index, save_block(built))
+        self._curvature.keep(index, curvatures.save(built))
         return built
 
     def state(self, block: int, value: int = 0) -> KeptState | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from ascribe.fingerprint import gradient_fingerprint
 from ascribe.ledger.base import Ledger, WorkerInfo
+from ascribe.planning.choose import plan
+from ascribe.planning.from_spec import choice_of, problem_of, with_solver
 from ascribe.result import vector_names
 from ascribe.settings import ServiceSettings
 from ascribe.sources.checkpoints import Checkpoint, gradient_bytes
 from ascribe.sources.rows import Rows
-from ascribe.spec import JobSpec
+from ascribe.spec import AutoSolver, JobSpec
 from service.jobs.checks import check
 from service.jobs.schemas import BlockPlan, DatasetPlan, SolvePlan, Validation
 from service.methods.operations import APPROXIMATE, note_of
@@ -33,15 +35,34 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
         gradient_bytes=train.gradient_bytes + validation.gradient_bytes,
         vectors=vectors,
         cells=vectors * train.rows,
-        plan=SolvePlan(
-            curvature=spec.curvature,
-            damping=spec.damping,
-            solver=spec.solver,
-            exact=spec.solver.kind not in APPROXIMATE,
-            note=note_of(spec.curvature.kind, spec.solver.kind),
-        ),
+        plan=_plan(spec, checkpoint, train.rows, validation.rows, settings),
         workers=len(workers),
         warnings=(*checkpoint.warnings, *_warnings(checked.train, checkpoint, workers)),
+    )
+
+
+def _plan(
+    spec: JobSpec, checkpoint: Checkpoint, train_rows: int, validation_rows: int, settings: ServiceSettings
+) -> SolvePlan:
+    """Raises LimitExceeded: there is no solver for it."""
+    problem = problem_of(
+        spec,
+        checkpoint.blocks,
+        train_rows=train_rows,
+        validation_rows=validation_rows,
+        classes=checkpoint.num_labels,
+        settings=settings,
+    )
+    choice = choice_of(plan(problem))
+    if isinstance(spec.solver, AutoSolver):
+        spec = with_solver(spec, choice.pick)
+    return SolvePlan(
+        curvature=spec.curvature,
+        damping=spec.damping,
+        solver=spec.solver,
+        choice=choice,
+        exact=spec.solver.kind not in APPROXIMATE,
+        note=note_of(spec.curvature.kind, spec.solver.kind),
     )
 
 

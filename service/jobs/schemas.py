@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from ascribe.job import JOB_ID_PATTERN, Job, JobState
+from ascribe.result import Choice
 from ascribe.spec import Curvature, Damping, Solver
 
 
@@ -76,7 +77,11 @@ class DatasetPlan(View):
 class SolvePlan(View):
     curvature: Curvature
     damping: Damping | None = Field(description="As it will be applied, the solver's default filled in.")
-    solver: Solver
+    solver: Solver = Field(description="As it will run: of `auto` the solver it takes.")
+    choice: Choice = Field(
+        description="What every solver of this curvature would cost, and the one that `auto` takes; seconds and bytes are "
+        "predictions for one thread of a server, of the solve alone."
+    )
     exact: bool = Field(description="Whether the solver aims at the exact solution, or at an approximation by design.")
     note: str = Field(description="What this pair does, in a sentence.")
 

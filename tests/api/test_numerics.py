@@ -102,7 +102,7 @@ def test_the_report_draws_choice_role_and_spectrum(api: Api) -> None:
     )  # fmt: skip
     choice = Choice(
         pick="cholesky", why="cholesky: 0.4 s predicted", seconds=0.4, bytes=1 << 20,
-        candidates=(Candidate(solver="cholesky", seconds=0.4, bytes=1 << 20, feasible=True, reason="exact"),
+        candidates=(Candidate(solver="cholesky", seconds=0.4, bytes=1 << 20, feasible=True, reason=None),
                     Candidate(solver="cg", seconds=None, bytes=None, feasible=False, reason="<script>")),
     )  # fmt: skip
     finish(api.ledger, job_id, rows=ROWS, spectrum=spectrum, role_of_inverse=role, choice=choice)
