@@ -14,7 +14,6 @@ from ascribe.settings import Settings
 from ascribe.sources.checkpoints import BlockShape
 from ascribe.spec import AutoSolver, GaussNewton, JobSpec, NamedSolver
 
-
 _TOLERANCE = 1e-6
 """Where the solver that is named has none: what ``auto`` asks for."""
 
