@@ -8,7 +8,7 @@ sides. A solver reports what it did and what it ran into. Whether that was good 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -59,6 +59,13 @@ class Solver(ABC, Generic[StateT]):
     def init(self, operator: Damped) -> StateT:
         """What depends on the operator alone: a factor, an inverse, a plan. Raises what :meth:`check` raises."""
 
+    def init_all(self, operators: Iterable[Damped]) -> Iterator[StateT]:
+        """The states of many operators, in order; on a CPU each with the bits that :meth:`init` gives it.
+
+        A solver that prepares several at once takes no more of them ahead than its memory budget holds.
+        """
+        return map(self.init, operators)
+
     @abstractmethod
     def compute(self, state: StateT, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
         """Solutions ``[P, K]`` in float64 for finite right-hand sides ``[P, K]``.
@@ -84,6 +91,18 @@ class Reusable(Solver[StateT]):
     @abstractmethod
     def load(self, operator: Damped, saved: Saved) -> StateT:
         """The state that :meth:`save` was given, to the last bit. Raises TypeError as :meth:`check` does."""
+
+
+class WarmStarting(Reusable[StateT]):
+    """A solver whose ``init`` costs less with the state of a related operator at hand."""
+
+    @abstractmethod
+    def init_from(self, operator: Damped, earlier: StateT) -> StateT:
+        """A state as good as that of :meth:`init`, from that of the same curvature under another damping (the very
+        object, ``earlier.operator.operator is operator.operator``) or of an earlier curvature of the same block.
+
+        Where ``earlier`` is of no use the start is a cold one; the stats say which it was.
+        """
 
 
 def require(operator: Damped, kind: type[OperatorT]) -> OperatorT:
