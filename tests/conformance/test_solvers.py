@@ -113,7 +113,13 @@ CASES = (
     Case("cholesky-dense", Cholesky(), dense, 1e-10, excluded={"cap": "a direct method has no iterations"}),
     Case("cholesky-gram", Cholesky(), rows(10), 1e-10, excluded=_ROWS),
     Case("cholesky-block", Cholesky(), rows(40), 1e-10, excluded=_ROWS),
-    Case("schulz", Schulz(), dense, 1e-6, capped=Schulz(iterations=3)),
+    Case("schulz", Schulz(), dense, 1e-6, capped=Schulz(iterations=1)),
+    Case("schulz-float64", Schulz(precision="float64"), dense, 1e-6, capped=Schulz(precision="float64", iterations=1)),
+    Case(
+        "schulz-bfloat16", Schulz(precision="bfloat16"), dense, 1e-6, capped=Schulz(precision="bfloat16", iterations=1)
+    ),
+    Case("schulz-gram", Schulz(), rows(10), 1e-6, capped=Schulz(iterations=1), excluded=_SQUARES),
+    Case("schulz-block", Schulz(), rows(40), 1e-6, capped=Schulz(iterations=1), excluded=_SQUARES),
     Case(
         "schulz-published",
         _PUBLISHED,

@@ -5,8 +5,12 @@ import torch
 from torch import Generator, Tensor
 
 from ascribe.errors import NonFinite
-from worker.curvature.block import CurvatureKind, build_block
+from worker.curvature.block import CurvatureKind, build_block, load_block, save_block
 from worker.curvature.gfim import gfim
+from worker.operators import Damped, DenseOperator, RowsOperator
+from worker.solvers.cholesky import Cholesky
+from worker.solvers.schulz import Schulz
+from worker.solvers.solve import solve
 
 N, R, D = 30, 3, 5
 NORMALIZED: tuple[CurvatureKind, ...] = ("gfim", "empirical_fisher")
@@ -24,9 +28,61 @@ def _chunks() -> list[Tensor]:
 @pytest.mark.parametrize("normalized", [True, False])
 def test_gfim_is_the_mean_of_its_definition(normalized: bool) -> None:
     expected_DD = torch.stack([g_RD.T @ g_RD for g_RD in _gradients().double()]).mean(dim=0)
-    matrix_DD = gfim(_chunks(), R, D, normalized=normalized).matrix_PP
+    operator = gfim(_chunks(), R, D, normalized=normalized)
+    assert isinstance(operator, DenseOperator)
+    matrix_DD = operator.matrix_PP
     torch.testing.assert_close(matrix_DD, expected_DD / (R if normalized else 1))
     assert torch.equal(matrix_DD, matrix_DD.T)
+
+
+WIDE = 40
+"""More columns than the 4 gradients of 3 rows in :func:`_wide` have rows."""
+
+
+def _wide() -> list[Tensor]:
+    """Views into wider rows, as a block's gradients are, in two chunks."""
+    grad_NP = torch.randn(4, R * WIDE + 10, generator=Generator().manual_seed(5))
+    return [grad_NP[:3, 4 : 4 + R * WIDE], grad_NP[3:, 4 : 4 + R * WIDE]]
+
+
+@pytest.mark.parametrize("kind", ["gfim", "gfim_unnormalized"])
+def test_fewer_stacked_rows_than_columns_stay_rows_of_the_same_matrix(kind: CurvatureKind) -> None:
+    grad_NRD = torch.cat(_wide()).reshape(4, R, WIDE).double()
+    expected_DD = torch.stack([g_RD.T @ g_RD for g_RD in grad_NRD]).mean(dim=0) / (R if kind == "gfim" else 1)
+    block = build_block("w", kind, _wide(), R, WIDE)
+    assert isinstance(block.operator, RowsOperator)
+    assert (block.operator.count, block.operator.size) == (4 * R, WIDE)
+    eye_DD = torch.eye(WIDE, dtype=torch.float64)
+    torch.testing.assert_close(block.operator.matmul(eye_DD), expected_DD, rtol=1e-13, atol=1e-13)
+    assert block.operator.trace() == pytest.approx(float(expected_DD.trace()), rel=1e-13)
+
+    rhs_PK = block.to_rhs(grad_NRD.reshape(4, R * WIDE)[:2])
+    damping = 0.1 * block.mean_squared_entry
+    exact_PK = torch.linalg.solve(expected_DD + damping * eye_DD, rhs_PK)
+    damped = Damped(block.operator, damping)
+    for x_PK in (solve(damped, rhs_PK, Schulz()).x_PK, solve(damped, rhs_PK, Cholesky()).x_PK):
+        torch.testing.assert_close(x_PK, exact_PK, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(block.from_rhs(rhs_PK), grad_NRD.reshape(4, R * WIDE)[:2])
+
+
+def test_as_many_stacked_rows_as_columns_are_a_matrix() -> None:
+    assert isinstance(build_block("w", "gfim", _wide(), R, WIDE).operator, RowsOperator)
+    square = [torch.randn(4, R * 4 * R, generator=Generator().manual_seed(6))]
+    assert isinstance(build_block("w", "gfim", square, R, 4 * R).operator, DenseOperator)
+
+
+@pytest.mark.parametrize("kind", ["gfim", "gfim_unnormalized", "empirical_fisher", "none"])
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_block_survives_saving_to_the_last_bit(kind: CurvatureKind, wide: bool) -> None:
+    chunks, long_side = (_wide(), WIDE) if wide else (_chunks(), D)
+    built = build_block("w", kind, chunks, R, long_side)
+    loaded = load_block("w", kind, chunks, R, long_side, save_block(built))
+    assert type(loaded.operator) is type(built.operator)
+    eye_PP = torch.eye(built.operator.size, dtype=torch.float64)
+    assert torch.equal(loaded.operator.matmul(eye_PP), built.operator.matmul(eye_PP))
+    assert loaded.operator.trace() == built.operator.trace()
+    assert (loaded.rank, loaded.long_side) == (built.rank, built.long_side)
+    assert loaded.mean_squared_entry == built.mean_squared_entry
 
 
 def test_gfim_is_one_factor_of_a_kronecker_fisher() -> None:

@@ -92,7 +92,11 @@ def load_block(
     operator: LinearOperator
     match kind:
         case "gfim" | "gfim_unnormalized":
-            operator = DenseOperator(saved.tensor("matrix_PP"))
+            if "matrix_PP" in saved.tensors:
+                operator = DenseOperator(saved.tensor("matrix_PP"))
+            else:
+                norms = saved.tensor("squared_norm_N")
+                operator = gfim(chunks, rank, long_side, normalized=kind == "gfim", squared_norm_M=norms)
             return CurvatureBlock(name, operator, rank, long_side, mean_squared_entry)
         case "empirical_fisher":
             operator = empirical_fisher(chunks, saved.tensor("squared_norm_N"))

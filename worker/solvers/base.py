@@ -8,7 +8,7 @@ sides. A solver reports what it did and what it ran into. Whether that was good 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -59,9 +59,12 @@ class Solver(ABC, Generic[StateT]):
     def init(self, operator: Damped) -> StateT:
         """What depends on the operator alone: a factor, an inverse, a plan. Raises what :meth:`check` raises."""
 
-    def init_all(self, operators: Sequence[Damped]) -> list[StateT]:
-        """The states of several operators of one size; a solver that gains from having them at once makes them so."""
-        return [self.init(operator) for operator in operators]
+    def init_all(self, operators: Iterable[Damped]) -> Iterator[StateT]:
+        """The states of many operators, in order; on a CPU each with the bits that :meth:`init` gives it.
+
+        A solver that prepares several at once takes no more of them ahead than its memory budget holds.
+        """
+        return map(self.init, operators)
 
     def init_from(self, operator: Damped, earlier: StateT) -> StateT:  # noqa: ARG002  # for those who can use it
         """The state of an operator that is near the one of ``earlier``: other damping, or a few more rows."""
@@ -92,6 +95,18 @@ class Reusable(Solver[StateT]):
     @abstractmethod
     def load(self, operator: Damped, saved: Saved) -> StateT:
         """The state that :meth:`save` was given, to the last bit. Raises TypeError as :meth:`check` does."""
+
+
+class WarmStarting(Reusable[StateT]):
+    """A solver whose ``init`` costs less with the state of a related operator at hand."""
+
+    @abstractmethod
+    def init_from(self, operator: Damped, earlier: StateT) -> StateT:
+        """A state as good as that of :meth:`init`, from that of the same curvature under another damping (the very
+        object, ``earlier.operator.operator is operator.operator``) or of an earlier curvature of the same block.
+
+        Where ``earlier`` is of no use the start is a cold one; the stats say which it was.
+        """
 
 
 def require(operator: Damped, kind: type[OperatorT]) -> OperatorT:

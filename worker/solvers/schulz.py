@@ -1,51 +1,67 @@
 """The Schulz (Newton) iteration ``X <- X (2I - A X)`` for an explicit inverse, done right and as published.
 
-Done right: scaled by the Chebyshev polynomial of degree 2 that is smallest on ``[l, u]``, an interval known to hold
-the spectrum, so that ``||I - A X_k|| <= 1 / T_{2^k}((kappa + 1) / (kappa - 1))`` with ``kappa = u / l`` and the number
-of steps is known before the first (Pan & Schreiber 1991, section 3). As published: HyperINF (arXiv 2410.05090).
+Done right: its Chebyshev forms of degree 2, 3, 5 and 7 (:mod:`worker.solvers.schulz_steps`), scaled to an interval that
+holds the spectrum, so that the fewest products and their outcome are known before the first. As published: HyperINF
+(:mod:`worker.solvers.schulz_published`). Few rows are inverted through their Gram matrix.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ascribe.status import SolveStatus
-from worker.operators import Damped, DenseOperator
+from worker.operators import Damped, DenseOperator, RowsOperator
 from worker.saved import Saved
-from worker.solvers.base import Reusable, Stats, require
-from worker.ticks import tick
+from worker.solvers.base import Stats, WarmStarting, require
+from worker.solvers.schulz_inverse import (
+    COLD_SAVES,
+    Inverse,
+    Precision,
+    Recipe,
+    Start,
+    breakdown,
+    choose,
+    cold_start,
+    invert,
+)
+from worker.solvers.schulz_problem import Problem
+from worker.solvers.schulz_published import published_inverse
+from worker.solvers.schulz_warm import grown_start, path_start
+from worker.solvers.woodbury import second_moment, solve_through, system_size
 
-# float32 leaves ||I - A X|| near 1e-8 kappa. Up to here that is well below 1, and the float64 steps that
-# follow square it; beyond, they could not start.
-_FLOAT32_CONDITION = 1e5
-_POLISH_STEPS = 4
-
-_PUBLISHED_START = 5e-5
-_PUBLISHED_DAMPING = 1e-3
+# Matrices in flight for one block: A, X, R, R^2, R + R^2, the series, p(R), the next X.
+_MATRICES = 8
+_REFINEMENTS = 2
 
 
 @dataclass(frozen=True)
 class SchulzState:
-    """``inverse_PP`` is ``X`` in float64; ``status`` says whether the iteration broke down."""
+    """``inverse`` is ``X`` in float64, ``[P, P]``, or for few rows the inverse of ``G G^T + N lambda I``."""
 
     operator: Damped
-    inverse_PP: Tensor
+    inverse: Tensor
     status: SolveStatus
+    """Whether the iteration broke down."""
     stats: Stats
 
 
 @dataclass(frozen=True)
-class Schulz(Reusable[SchulzState]):
-    """Takes a :class:`DenseOperator`.
+class Schulz(WarmStarting[SchulzState]):
+    """Takes a :class:`DenseOperator` or a :class:`RowsOperator`.
 
-    ``tolerance`` bounds ``||I - A X||_F``. ``iterations`` is a cap for ``start="chebyshev"``, which needs 7 steps at a
-    condition of 1e2 and 13 at 1e6, and the exact number for ``start="published"``, which reproduces the released code
-    for comparison: no stop test, float32, and two dampings that are not in the paper's formula.
+    ``tolerance`` bounds ``||I - A X||_2`` by plan; then ``||I - A X||_F`` is measured, and corrected to ``sqrt(P)
+    tolerance`` where rounding left more. ``precision`` is that of the early steps, which are always measured and
+    finished in float64; ``auto`` means float32 up to a condition of 1e5, and ``tfloat32`` that
+    products may round their factors to 11 bits, on cards that can. ``memory_bytes`` bounds what
+    :meth:`init_all` works on at once. ``iterations`` caps the steps of ``start="chebyshev"``, 4 at a condition of 1e4,
+    and is the exact number of those of ``start="published"``, which reproduces the released code for comparison.
     """
 
     keeps: ClassVar[str] = "the inverse"
@@ -53,138 +69,191 @@ class Schulz(Reusable[SchulzState]):
     tolerance: float = 1e-6
     start: Literal["chebyshev", "published"] = "chebyshev"
     iterations: int = 30
+    precision: Precision | Literal["auto"] = "auto"
+    memory_bytes: int = 2**30
 
     def __post_init__(self) -> None:
         if not 0 < self.tolerance < 1:
             raise ValueError("tolerance must lie between 0 and 1")
         if self.iterations < 1:
             raise ValueError("iterations must be at least 1")
+        if self.memory_bytes < 1:
+            raise ValueError("memory_bytes must be at least 1")
 
     def check(self, operator: Damped) -> None:
-        require(operator, DenseOperator)
+        """See :meth:`Solver.check`.
+
+        Raises:
+            ValueError: if the damping is zero: it is the lower end of the spectrum.
+        """
+        system_size(operator)
+        if operator.damping == 0:
+            raise ValueError("schulz needs a damping above zero")
 
     def init(self, operator: Damped) -> SchulzState:
-        matrix_PP = require(operator, DenseOperator).matrix_PP
+        return next(self.init_all([operator]))
+
+    def init_all(self, operators: Iterable[Damped]) -> Iterator[SchulzState]:
+        for window in self._windows(operators):
+            if self.start == "published":
+                yield from (_published(operator, self.iterations) for operator in window)
+            else:
+                yield from self._invert([Problem.of(operator) for operator in window])
+
+    def init_from(self, operator: Damped, earlier: SchulzState) -> SchulzState:
+        """See :meth:`WarmStarting.init_from`; ``earlier`` is used where that takes fewer products."""
         if self.start == "published":
-            return self._published(operator, matrix_PP)
-        return self._chebyshev(operator, matrix_PP)
+            return self.init(operator)
+        self.check(operator)
+        problem = Problem.of(operator)
+        start = _warm_start(problem, earlier)
+        if start is not None:
+            recipe = self._recipe(problem, start.angle_B[0])
+            cold = self._recipe(problem, problem.angle).products - COLD_SAVES
+            if recipe.products - start.saved < cold:
+                (inverse,) = invert(
+                    problem.damped()[None], start, recipe, [problem.frobenius_tolerance(self.tolerance)]
+                )
+                return self._finish(problem, start, recipe, inverse, {"warm_start": 1, "cold_products": cold})
+        (state,) = self._invert([problem])
+        return _with_note(state, "The inverse of the earlier curvature saves no products here: the start was cold.")
 
-    def _chebyshev(self, operator: Damped, matrix_PP: Tensor) -> SchulzState:
-        lower, upper = operator.damping, operator.upper_bound()
-        condition = operator.condition_bound()
-        dtype = torch.float32 if condition <= _FLOAT32_CONDITION else torch.float64
-        planned = chebyshev_steps(condition, self.tolerance)
-        steps = min(planned, self.iterations)
-        a_PP = _add_diagonal(matrix_PP, operator.damping)
-        inverse_PP = _iterate(a_PP.to(dtype), lower, upper, steps).to(torch.float64)
+    def _windows(self, operators: Iterable[Damped]) -> Iterator[list[Damped]]:
+        window: list[Damped] = []
+        held = 0
+        for operator in operators:
+            self.check(operator)
+            needed = 8 * _MATRICES * system_size(operator) ** 2
+            if window and held + needed > self.memory_bytes:
+                yield window
+                window, held = [], 0
+            window.append(operator)
+            held += needed
+        if window:
+            yield window
 
-        error_PP = _error(a_PP, inverse_PP)
-        error = float(torch.linalg.matrix_norm(error_PP))
-        polish = 0
-        while self.tolerance < error < 1 and polish < min(_POLISH_STEPS, self.iterations - steps):
-            inverse_PP = inverse_PP + inverse_PP @ error_PP
-            error_PP = _error(a_PP, inverse_PP)
-            error = float(torch.linalg.matrix_norm(error_PP))
-            polish += 1
+    def _invert(self, problems: Sequence[Problem]) -> list[SchulzState]:
+        """The states in order; what takes the same steps on matrices of one size takes them as one stack.
 
-        # The planned steps take care of every eigenvalue in [l, u]: what they leave lies outside, below zero.
-        outside = steps == planned and not error < 1
+        Not on a CPU, which a single matrix keeps busy: a stack of 24 of 384 was slower by a tenth in float32 and by a
+        quarter in float64, out of the cache, and would round differently at sizes that shift its matrices in memory.
+        """
+        states: dict[int, SchulzState] = {}
+        stacks: defaultdict[tuple[int, Recipe, int | None], list[int]] = defaultdict(list)
+        for index, problem in enumerate(problems):
+            if problem.is_finite:
+                alone = index if problem.matrix_PP.device.type == "cpu" else None
+                stacks[problem.size, self._recipe(problem, problem.angle), alone].append(index)
+            else:
+                states[index] = _not_finite(problem)
+        for (_, recipe, _), indices in stacks.items():
+            members = [problems[index] for index in indices]
+            a_BPP = torch.stack([problem.damped() for problem in members])
+            start = cold_start(a_BPP, [problem.lower for problem in members], [problem.upper for problem in members])
+            tolerance_B = [problem.frobenius_tolerance(self.tolerance) for problem in members]
+            for index, inverse in zip(indices, invert(a_BPP, start, recipe, tolerance_B), strict=True):
+                states[index] = self._finish(problems[index], start, recipe, inverse, {"warm_start": 0})
+        return [states[index] for index in range(len(problems))]
+
+    def _recipe(self, problem: Problem, angle: float) -> Recipe:
+        tolerance = problem.tolerance(self.tolerance)
+        whole = choose(angle, problem.condition, tolerance, problem.size, self.precision)
+        return whole if len(whole.degrees) <= self.iterations else whole.cut(self.iterations)
+
+    def _finish(
+        self, problem: Problem, start: Start, recipe: Recipe, inverse: Inverse, facts: Mapping[str, float | int]
+    ) -> SchulzState:
+        broken = recipe.whole and not inverse.is_contraction
+        if broken and recipe.precision != "float64":
+            (state,) = replace(self, precision="float64")._invert([problem])
+            stats = replace(state.stats, products=state.stats.products + inverse.products)
+            note = f"{recipe.precision} steps left ||I - A X|| at {inverse.error:.2g}: taken again in float64."
+            return _with_note(replace(state, stats=stats), note)
+        status, notes = breakdown(problem.damped(), problem.upper) if broken else (SolveStatus.CONVERGED, ())
         stats = Stats(
-            iterations=steps + polish,
-            products=2 * (steps - 1) + 1 + 2 * polish,
-            condition_bound=condition,
-            precision="float32+float64" if dtype == torch.float32 else "float64",
-            inverse_residual_bound=error,
+            iterations=len(recipe.degrees) + inverse.corrections,
+            products=inverse.products,
+            condition_bound=problem.condition,
+            precision=recipe.precision if recipe.precision == "float64" else f"{recipe.precision}+float64",
+            inverse_residual_bound=problem.amplification * inverse.error,
+            plan={
+                "degree": math.prod(recipe.degrees),
+                "planned_products": recipe.products - start.saved,
+                "low_precision_products": inverse.low_products,
+                **facts,
+            },
+            notes=notes,
         )
-        status = SolveStatus.NOT_POSITIVE_DEFINITE if outside else SolveStatus.CONVERGED
-        return SchulzState(operator, inverse_PP, status, stats)
-
-    def _published(self, operator: Damped, matrix_PP: Tensor) -> SchulzState:
-        a_PP = _add_diagonal(matrix_PP.to(torch.float32), operator.damping)
-        a_PP = _add_diagonal(a_PP, _PUBLISHED_DAMPING)
-        identity_PP = torch.eye(operator.size)
-        inverse_PP = _PUBLISHED_START * identity_PP
-        for _ in range(self.iterations):
-            tick()
-            inverse_PP = inverse_PP @ (2 * identity_PP - a_PP @ inverse_PP)
-        finite = bool(inverse_PP.isfinite().all())
-        truncation = 1 / (_PUBLISHED_START * 2.0**self.iterations)
-        stats = Stats(
-            iterations=self.iterations,
-            products=2 * self.iterations,
-            condition_bound=operator.condition_bound(),
-            precision="float32",
-            notes=(
-                f"The published start adds two dampings of its own to {operator.damping:.3g}: {_PUBLISHED_DAMPING} in "
-                f"the released code, and about {truncation:.2g} by stopping after {self.iterations} steps.",
-            ),
-        )
-        status = SolveStatus.CONVERGED if finite else SolveStatus.DIVERGED
-        return SchulzState(operator, inverse_PP.to(torch.float64), status, stats)
+        return SchulzState(problem.operator, inverse.x_PP, status, stats)
 
     def save(self, state: SchulzState) -> Saved:
-        return Saved({"inverse_PP": state.inverse_PP}, {"status": state.status.value, "stats": asdict(state.stats)})
+        return Saved({"inverse": state.inverse}, {"status": state.status.value, "stats": asdict(state.stats)})
 
     def load(self, operator: Damped, saved: Saved) -> SchulzState:
-        require(operator, DenseOperator)
+        self.check(operator)
         stats = dict(saved.facts["stats"])
         stats["notes"] = tuple(stats["notes"])  # JSON has lists only
-        return SchulzState(operator, saved.tensor("inverse_PP"), SolveStatus(saved.facts["status"]), Stats(**stats))
+        return SchulzState(operator, saved.tensor("inverse"), SolveStatus(saved.facts["status"]), Stats(**stats))
 
     def compute(self, state: SchulzState, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
-        """``X v``, and except for the published start one correction ``x <- x + X (v - A x)``."""
-        x_PK = state.inverse_PP @ rhs_PK
+        """``X v``, and except for the published start up to two corrections ``x <- x + X (v - A x)`` of each column.
+
+        A column is corrected while that brings its residual, in float64, closer to zero.
+        """
+        x_PK = self._apply(state, rhs_PK)
         if self.start == "chebyshev":
-            x_PK = x_PK + state.inverse_PP @ (rhs_PK - state.operator.matmul(x_PK))
+            left_PK = rhs_PK - state.operator.matmul(x_PK)
+            for _ in range(_REFINEMENTS):
+                closer_PK = x_PK + self._apply(state, left_PK)
+                closer_left_PK = rhs_PK - state.operator.matmul(closer_PK)
+                helps_K = closer_left_PK.norm(dim=0) < left_PK.norm(dim=0)
+                x_PK = torch.where(helps_K, closer_PK, x_PK)
+                left_PK = torch.where(helps_K, closer_left_PK, left_PK)
         return x_PK, state.status, state.stats
 
     def quadratic(self, state: SchulzState, rhs_PK: Tensor) -> Tensor:
         """``v^T X v``, whose relative error is within ``||I - A X||``: no correction is needed."""
-        return (rhs_PK * (state.inverse_PP @ rhs_PK)).sum(dim=0)
+        return (rhs_PK * self._apply(state, rhs_PK)).sum(dim=0)
+
+    def _apply(self, state: SchulzState, rhs_PK: Tensor) -> Tensor:
+        if self.start == "published":
+            return state.inverse @ rhs_PK
+        return solve_through(state.operator, lambda rhs: state.inverse @ rhs, rhs_PK)
 
 
-def chebyshev_steps(condition: float, tolerance: float) -> int:
-    """The smallest ``k >= 1`` with ``1 / T_{2^k}((kappa + 1) / (kappa - 1)) <= tolerance``."""
-    if condition <= 1:
-        return 1
-    # T_m(cosh y) = cosh(m y); y from atanh keeps the digits that (kappa + 1) / (kappa - 1) loses near 1.
-    y = 2 * math.atanh(1 / math.sqrt(condition))
-    return max(1, math.ceil(math.log2(math.acosh(1 / tolerance) / y)))
+def _warm_start(problem: Problem, earlier: SchulzState) -> Start | None:
+    if earlier.status is not SolveStatus.CONVERGED or not problem.is_finite:
+        return None
+    if earlier.operator.operator is problem.operator.operator:
+        bound = earlier.stats.inverse_residual_bound
+        assert bound is not None, "only the published start measures nothing"
+        damping = problem.lower * (earlier.operator.damping / problem.operator.damping)
+        return path_start(earlier.inverse, bound, damping, problem.lower, problem.upper - problem.lower)
+    if earlier.inverse.shape == problem.matrix_PP.shape:
+        return grown_start(problem.damped(), earlier.inverse)
+    return None
 
 
-def _iterate(a_PP: Tensor, lower: float, upper: float, steps: int) -> Tensor:
-    """``X`` after ``steps`` scaled steps from ``c I``, ``c = 2 / (l + u)``, in the dtype of ``a_PP``.
-
-    The form ``X (2I - A X)`` corrects its own rounding; making ``X`` symmetric in between would undo that.
-    """
-    first, *rest = chebyshev_scales(lower, upper, steps)
-    c = 2 / (lower + upper)
-    identity_PP = torch.eye(len(a_PP), dtype=a_PP.dtype)
-    inverse_PP = first * c * (2 * identity_PP - c * a_PP)  # the first step needs no product
-    for scale in rest:
-        inverse_PP = scale * (inverse_PP @ (2 * identity_PP - a_PP @ inverse_PP))
-    return inverse_PP
+def _published(operator: Damped, iterations: int) -> SchulzState:
+    """On the whole matrix, however few the rows: that is what the released code does."""
+    match operator.operator:
+        case RowsOperator() as rows:
+            matrix_PP = second_moment(rows)
+        case _:
+            matrix_PP = require(operator, DenseOperator).matrix_PP
+    return SchulzState(operator, *published_inverse(operator, matrix_PP, iterations))
 
 
-def chebyshev_scales(lower: float, upper: float, steps: int) -> list[float]:
-    """``s = 2 tau^2 / (2 tau^2 - 1)`` and then ``tau <- 2 tau^2 - 1``, from ``tau = (u + l) / (u - l)``."""
-    scales = []
-    # tau - 1 is kept in place of tau, which rounds to 1 at a large condition number.
-    tau_minus_1 = 2 * lower / (upper - lower) if upper > lower else math.inf
-    for _ in range(steps):
-        tick()
-        square_minus_1 = tau_minus_1 * (tau_minus_1 + 2)
-        scales.append(1 + 1 / (2 * square_minus_1 + 1))
-        tau_minus_1 = 2 * square_minus_1
-    return scales
+def _not_finite(problem: Problem) -> SchulzState:
+    stats = Stats(
+        iterations=0,
+        products=0,
+        condition_bound=None,
+        precision="float64",
+        notes=("The curvature holds a value that is not finite.",),
+    )
+    return SchulzState(problem.operator, torch.full_like(problem.matrix_PP, torch.nan), SolveStatus.NON_FINITE, stats)
 
 
-def _error(a_PP: Tensor, inverse_PP: Tensor) -> Tensor:
-    """``I - A X``."""
-    return _add_diagonal(-(a_PP @ inverse_PP), 1.0)
-
-
-def _add_diagonal(matrix_PP: Tensor, value: float) -> Tensor:
-    shifted_PP = matrix_PP.clone()
-    shifted_PP.diagonal().add_(value)
-    return shifted_PP
+def _with_note(state: SchulzState, note: str) -> SchulzState:
+    return replace(state, stats=replace(state.stats, notes=(note, *state.stats.notes)))
