@@ -26,17 +26,17 @@ from ascribe.status import SolveStatus
 from worker.operators import Damped, SampledOperator
 from worker.saved import Saved
 from worker.solvers.base import Reusable, Stats, require
-from worker.spectrum import lanczos
+from worker.spectrum import BATCH_FACTOR, lanczos
 
-# At this many times tr C / lambda_max examples a batch the noise costs a quarter of the step size.
-_BATCH_FACTOR = 4
 # Anchors in the time in which the slowest error shrinks by e: at 1 the noise slows the solve by a third, at 3 the
 # exact products do.
 _ANCHORS_PER_DECAY = 2
 # float32 iterates leave a residual near 1e-4 at the largest condition that max_steps lets through.
 _FLOAT32_TOLERANCE = 1e-3
-# No solution is longer than ||v|| / damping; an iterate ten times as long has run away.
+# No solution is longer than ||v|| / damping, and x = 0 leaves a residual of ||v||: ten times that has run away.
 _RUNAWAY = 10.0
+# The upper bound on the largest eigenvalue is then 1 % too long at most, and so is the plan.
+_LANCZOS_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ class LissaPlan:
     batch_size: int
     steps: int
     anchor_every: int
+    products: float
+    """Products with the whole matrix that ``steps`` cost: the anchors, and batches by their share of the examples."""
     predicted_residual: float
+    """After ``steps``; in a run's stats, after those that it took."""
     stability: float
     """``step_size (lambda_max + damping + tr C / |B|)``: stable in mean square up to 1."""
 
@@ -99,7 +102,7 @@ class Lissa(Reusable[LissaState]):
             PlanExceedsSteps: if the plan needs more than ``max_steps``.
         """
         examples = require(operator, SampledOperator)  # type: ignore[type-abstract]  # only isinstance
-        ritz = lanczos(examples, Generator().manual_seed(self.seed))
+        ritz = lanczos(examples, Generator().manual_seed(self.seed), _LANCZOS_TOLERANCE)
         plan = self.plan(
             trace=examples.trace(),
             largest_eigenvalue=min(ritz.upper, examples.norm_bound()),
@@ -122,16 +125,19 @@ class Lissa(Reusable[LissaState]):
         self, *, trace: float, largest_eigenvalue: float, max_squared_norm: float, count: int, damping: float
     ) -> LissaPlan:
         """The plan for a spectrum, by arithmetic alone. A batch of ``count`` or more means exact products."""
-        batch_size = self.batch_size or math.ceil(_BATCH_FACTOR * trace / largest_eigenvalue)
-        batch_size = min(count, batch_size)
+        # At so many examples a batch the noise costs a quarter of the step size.
+        batch_size = min(count, self.batch_size or math.ceil(BATCH_FACTOR * trace / largest_eigenvalue))
         noise = 0.0 if batch_size == count else trace / batch_size
         rate_bound = largest_eigenvalue + damping + noise
         step_size = self.step_size or 1 / rate_bound
         contraction = step_size * damping
-        anchor_every = 1 if batch_size == count else math.ceil(1 / (_ANCHORS_PER_DECAY * contraction))
+        needed = steps_needed(contraction, self.tolerance)
+        anchor_every = 1
+        if batch_size < count:
+            anchor_every = math.ceil(needed / math.ceil(_ANCHORS_PER_DECAY * contraction * needed))
         # One anchor more than predicted, for what is left of the noise: who has converged stops before it.
-        anchors = math.ceil(steps_needed(contraction, self.tolerance) / anchor_every) + 1
-        steps = self.steps or anchor_every * anchors
+        steps = self.steps or anchor_every * (math.ceil(needed / anchor_every) + 1)
+        anchors = math.ceil(steps / anchor_every)
         return LissaPlan(
             trace=trace,
             largest_eigenvalue=largest_eigenvalue,
@@ -140,7 +146,8 @@ class Lissa(Reusable[LissaState]):
             batch_size=batch_size,
             steps=steps,
             anchor_every=anchor_every,
-            predicted_residual=math.exp(-contraction * steps),
+            products=anchors + (steps - anchors) * batch_size / count,
+            predicted_residual=_predicted(step_size, damping, steps),
             stability=step_size * rate_bound,
         )
 
@@ -155,7 +162,8 @@ class Lissa(Reusable[LissaState]):
         relative = _round_up(fitting / plan.largest_eigenvalue)
         return (
             f"{problem} A damping of {relative:g} relative to the largest eigenvalue ({fitting:g} absolute) fits; "
-            "so does another solver."
+            "or take solver cg, whose steps grow with the root of the condition only, or curvature ekfac, which is "
+            "inverted in closed form."
         )
 
     def compute(self, state: LissaState, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
@@ -164,21 +172,26 @@ class Lissa(Reusable[LissaState]):
         x_PK, status, steps, anchors = _run(state, rhs_PK.to(dtype), self.tolerance, self.seed)
         plan = state.plan
         sampled = (steps - anchors) * plan.batch_size / state.examples.count
-        notes: tuple[str, ...] = ()
-        if plan.stability > 1 + 1e-9:
-            notes = (
-                f"step_size * (largest eigenvalue + damping + trace / batch_size) is {plan.stability:.3g}; above 1 "
-                "the iteration may diverge.",
-            )
         stats = Stats(
             iterations=steps,
             products=anchors + math.ceil(sampled),
             condition_bound=1 + plan.largest_eigenvalue / state.operator.damping,
             precision="float32" if dtype == torch.float32 else "float64",
-            plan=asdict(plan),
-            notes=notes,
+            plan=asdict(plan) | {"predicted_residual": _predicted(plan.step_size, state.operator.damping, steps)},
+            notes=self._notes(state),
         )
         return x_PK.to(torch.float64), status, stats
+
+    def _notes(self, state: LissaState) -> tuple[str, ...]:
+        notes = []
+        if self.batch_size is not None and self.batch_size > state.examples.count:
+            notes.append("batch_size is more than there are examples: every step takes all of them.")
+        if state.plan.stability > 1 + 1e-9:
+            notes.append(
+                f"step_size * (largest eigenvalue + damping + trace / batch_size) is {state.plan.stability:.3g}; "
+                "above 1 the iteration may diverge: leave step_size to auto, or make it so many times smaller."
+            )
+        return tuple(notes)
 
 
 def _run(state: LissaState, rhs_PK: Tensor, tolerance: float, seed: int) -> tuple[Tensor, SolveStatus, int, int]:
@@ -191,8 +204,10 @@ def _run(state: LissaState, rhs_PK: Tensor, tolerance: float, seed: int) -> tupl
     for step in range(0, plan.steps, plan.anchor_every):
         r_PK = v_PK - operator.matmul(u_PK)
         x_PK[:, live_K] = u_PK
-        norm_K = v_PK.norm(dim=0)
-        keep_K = r_PK.norm(dim=0) > tolerance * norm_K
+        norm_K, residual_K = v_PK.norm(dim=0), r_PK.norm(dim=0)
+        if not bool((residual_K <= _RUNAWAY * norm_K).all()):
+            return x_PK, SolveStatus.DIVERGED, step, step // plan.anchor_every + 1
+        keep_K = residual_K > tolerance * norm_K
         live_K, u_PK, v_PK, r_PK = live_K[keep_K], u_PK[:, keep_K], v_PK[:, keep_K], r_PK[:, keep_K]
         if len(live_K) == 0:
             return x_PK, SolveStatus.CONVERGED, step, step // plan.anchor_every + 1
@@ -220,6 +235,10 @@ def _correct(state: LissaState, r_PK: Tensor, limit_K: Tensor, steps: int, gener
         noisy_PK = state.examples.matmul_sampled(d_PK, batch_B)
         d_PK.mul_(1 - plan.step_size * state.operator.damping).add_(drive_PK).sub_(noisy_PK, alpha=plan.step_size)
     return d_PK, steps
+
+
+def _predicted(step_size: float, damping: float, steps: int) -> float:
+    return math.exp(-step_size * damping * steps)
 
 
 def _round_up(value: float) -> float:

@@ -1,11 +1,11 @@
-"""What must be known of a spectrum before a solver starts: its largest eigenvalue. Traces are the operators' own."""
+"""The largest eigenvalue, from below and above."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from worker.operators import LinearOperator
 
@@ -22,6 +22,10 @@ class RitzValue:
 
     value: float
     residual: float
+    products: int
+    """Products with the matrix that it took."""
+    vector_P: Tensor = field(compare=False, repr=False)
+    """The unit vector that belongs to the value, float64."""
 
     @property
     def upper(self) -> float:
@@ -39,7 +43,7 @@ def lanczos(operator: LinearOperator, generator: Generator, tolerance: float = 1
     projected_MM = torch.zeros(steps, steps, dtype=torch.float64)
     vector_P = torch.randn(size, generator=generator, dtype=torch.float64)
     vector_P /= vector_P.norm()
-    ritz = RitzValue(0.0, 0.0)
+    ritz = RitzValue(0.0, 0.0, 0, vector_P)
     for step in range(steps):
         basis_PM[:, step] = vector_P
         vector_P = operator.matmul(vector_P[:, None])[:, 0]
@@ -49,7 +53,8 @@ def lanczos(operator: LinearOperator, generator: Generator, tolerance: float = 1
             vector_P = vector_P - seen_PM @ (seen_PM.T @ vector_P)
         beta = float(vector_P.norm())
         values_M, vectors_MM = torch.linalg.eigh(projected_MM[: step + 1, : step + 1])
-        ritz = RitzValue(float(values_M[-1]), beta * abs(float(vectors_MM[-1, -1])))
+        residual = beta * abs(float(vectors_MM[-1, -1]))
+        ritz = RitzValue(float(values_M[-1]), residual, step + 1, seen_PM @ vectors_MM[:, -1])
         if ritz.residual <= tolerance * ritz.value or step + 1 == steps:
             break
         projected_MM[step, step + 1] = projected_MM[step + 1, step] = beta
