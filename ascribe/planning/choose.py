@@ -106,7 +106,8 @@ def _why(problem: Problem, candidates: tuple[Candidate, ...]) -> str:
     parts += [f"{other.solver} {_duration(other.seconds)}" for other in others]
     verdict = {0: "the only one that reaches", 1: "both reach"}.get(len(others), "all reach")
     sentence = f"{', '.join(parts)}; {verdict} {problem.tolerance:g}"
-    if out := [f"{candidate.solver} ({candidate.reason})" for candidate in candidates if not candidate.feasible]:
+    limited = [candidate for candidate in candidates if not candidate.feasible and candidate.solver not in _EXCLUDED]
+    if out := [f"{candidate.solver} ({candidate.reason})" for candidate in limited]:
         sentence += f"; not {', not '.join(out)}"
     return f"{sentence}; {problem.assumption}" if problem.assumption else sentence
 

@@ -21,6 +21,7 @@ from ascribe.status import SolveStatus
 from worker.operators import Damped, DenseOperator, IdentityOperator, LinearOperator, RowsOperator
 from worker.saved import Saved
 from worker.solvers.base import Reusable, Solver
+from worker.solvers.cg import Cg
 from worker.solvers.cholesky import Cholesky
 from worker.solvers.datainf import DataInf
 from worker.solvers.identity import Identity
@@ -107,6 +108,8 @@ class Case:
 
 _SQUARES = {"indefinite": "a mean of squares is never indefinite"}
 _ROWS = _SQUARES | {"cap": "a direct method has no iterations"}
+_ANY = {"kind": "it takes any operator that is positive definite"}
+_DRIFT = {"batch": "rounding steers its last steps: only the tolerance is shared, see cg-tight"}
 _PUBLISHED = Schulz(start="published", iterations=15)
 
 CASES = (
@@ -153,6 +156,19 @@ CASES = (
         conditions=(1e1, 1e2),
         capped=Lissa(tolerance=1e-5, steps=5),
         excluded=_SQUARES,
+    ),
+    Case("cg", Cg(), dense, 1e-6, capped=Cg(max_iterations=2), excluded=_ANY),
+    Case("cg-plain", Cg(rank=0), dense, 1e-6, capped=Cg(rank=0, max_iterations=2), excluded=_ANY | _DRIFT),
+    Case("cg-gram", Cg(), rows(10), 1e-6, capped=Cg(rank=4, max_iterations=2), excluded=_ANY | _SQUARES),
+    Case("cg-rows", Cg(rank=6), rows(40), 1e-6, capped=Cg(max_iterations=2), excluded=_ANY | _DRIFT | _SQUARES),
+    Case(
+        "cg-tight",
+        Cg(tolerance=1e-12, rank=0),
+        dense,
+        1e-12,
+        conditions=(1.0, 1e2, 1e4),
+        capped=Cg(rank=0, max_iterations=2),
+        excluded=_ANY,
     ),
     Case(
         "identity",

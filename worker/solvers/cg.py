@@ -102,13 +102,16 @@ class Cg(Reusable[CgState]):
         return CgState(operator, sketch, plan)
 
     def _columns_to_add(self, operator: Damped, sketch: Sketch | None, plan: CgPlan) -> int:
-        """Doubling costs as many products with a column as there are columns: worth it while more are left to save."""
+        """Doubling costs as many products with a column as there are columns: worth it while more are left to save.
+
+        The bound promises about twice what most spectra take.
+        """
         if self.rank is not None:
             return min(self.rank, operator.size) - plan.rank
         limit = min(operator.size, _MAX_RANK, _SKETCH_BYTES // (8 * operator.size))
         wanted = max(_FIRST_RANK, plan.rank)
         enough = sketch is not None and sketch.smallest <= _ENOUGH * operator.damping
-        return 0 if enough or plan.predicted_iterations <= wanted else min(wanted, limit - plan.rank)
+        return 0 if enough or plan.predicted_iterations <= 2 * wanted else min(wanted, limit - plan.rank)
 
     def _plan(self, operator: Damped, sketch: Sketch | None) -> CgPlan:
         damping = operator.damping
@@ -195,8 +198,8 @@ class _Run:
                 break
             self.iterations += 1
             alpha_K = rho_K / curvature_K
-            d_PK = d_PK + alpha_K * p_PK
-            r_PK = r_PK - alpha_K * q_PK
+            d_PK.addcmul_(alpha_K, p_PK)
+            r_PK = torch.addcmul(r_PK, -alpha_K, q_PK)
             keep_K = r_PK.norm(dim=0) > target_K  # a column of NaN leaves too: its residual will tell
             if not bool(keep_K.all()):
                 done_PK[:, going_K] = d_PK
@@ -206,6 +209,6 @@ class _Run:
                     return done_PK
             z_PK = precondition(r_PK)
             old_K, rho_K = rho_K, (r_PK * z_PK).sum(dim=0)
-            p_PK = z_PK + (rho_K / old_K) * p_PK
+            p_PK = torch.addcmul(z_PK, rho_K / old_K, p_PK)
         done_PK[:, going_K] = d_PK
         return done_PK
