@@ -1,0 +1,1 @@
+"""The proximal Bregman response function: by optimisation, what a damped Gauss-Newton solve should predict."""
