@@ -1,0 +1,64 @@
+"""The rankings that are compared, each as what it adds to a job's spec: a new one is one line of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ascribe.result import MEAN, SELF_INFLUENCE, TRAIN_LOSS
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """``vector`` of the job that ``spec`` makes ranks the rows.
+
+    The mean score over clean validation rows is lowest for the most suspicious; any other vector is highest for them.
+    ``published`` are the settings of the papers' code, which the default is to be held against.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    vector: str = MEAN
+    published: bool = False
+
+    def suspicion(self, value: float) -> float:
+        return -value if self.vector == MEAN else value
+
+
+def _spec(curvature: str, solver: str, relative: float | None = None, **options: Any) -> dict[str, Any]:
+    damping = {} if relative is None else {"damping": {"relative": relative}}
+    return {"curvature": {"kind": curvature}, "solver": {"kind": solver} | options} | damping
+
+
+PLAIN = _spec("none", "identity")
+DEFAULT = Method("gfim + schulz, default", _spec("gfim", "schulz"))
+LOSS = Method("training loss", PLAIN, vector=TRAIN_LOSS)
+METHODS = (
+    DEFAULT,
+    Method("gfim + cholesky", _spec("gfim", "cholesky")),
+    *(Method(f"gfim + schulz, damping {x:g}", _spec("gfim", "schulz", x)) for x in (0.01, 1.0, 10.0)),
+    Method("gfim_unnormalized + schulz", _spec("gfim_unnormalized", "schulz")),
+    Method("gfim_unnormalized + cholesky", _spec("gfim_unnormalized", "cholesky")),
+    *(
+        Method(f"gfim_unnormalized + schulz, damping {x:g}", _spec("gfim_unnormalized", "schulz", x))
+        for x in (0.01, 1.0, 10.0)
+    ),
+    Method("empirical_fisher + cholesky", _spec("empirical_fisher", "cholesky")),
+    Method("empirical_fisher + lissa", _spec("empirical_fisher", "lissa")),
+    # HyperINF's released code: GFIM without the 1/R, DataInf's damping, 30 steps from 5e-5 I and 1e-3 added once more.
+    Method(
+        "HyperINF as published",
+        _spec("gfim_unnormalized", "schulz", 0.1, start="published", iterations=30),
+        published=True,
+    ),
+    # DataInf's released code: a tenth of the mean squared gradient entry of the block.
+    Method("DataInf as published", _spec("empirical_fisher", "datainf", 0.1), published=True),
+    Method("plain gradient product", PLAIN),
+    Method(
+        "self-influence (gfim + cholesky)",
+        _spec("gfim", "cholesky") | {"output": {"self_influence": True}},
+        vector=SELF_INFLUENCE,
+    ),
+    LOSS,
+)
