@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -16,14 +15,14 @@ from torch import Generator, Tensor
 
 from ascribe.errors import SolveFailed
 from ascribe.job import Phase
-from ascribe.result import BlockDiagnostics, Reuse
+from ascribe.result import BlockDiagnostics, Reuse, Spectrum
 from ascribe.spec import JobSpec
 from ascribe.status import SolveStatus
 from ascribe.store import Store
 from worker.curvature.block import CurvatureBlock
 from worker.curvatures.base import Block, Curvatures
 from worker.damping import damping_unit
-from worker.describe import describe, warnings_of, zero_block
+from worker.describe import describe, measured, warnings_of, zero_block
 from worker.directions import top_directions, without
 from worker.gradients.cache import Gradients
 from worker.operators import Damped
@@ -31,12 +30,10 @@ from worker.progress import Reporter
 from worker.registry import build_solver
 from worker.reuse import KeptState, Shelf, ShelfKeys, open_shelf
 from worker.scores.self_influence import self_influence
-from worker.solvers.base import Reusable, Solver
+from worker.solvers.base import Reusable, Solver, WarmStarting
 from worker.solvers.solve import Solution, solve
 
 NO_SCORES = (SolveStatus.DIVERGED, SolveStatus.NON_FINITE, SolveStatus.NOT_POSITIVE_DEFINITE)
-_TOGETHER_BYTES = 2 << 30
-"""Of the matrices and states of blocks that a solver is given at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,8 @@ class SolvedBlocks:
 class _Prepared:
     """A block ready to be solved at every value of the path. ``path`` is empty where all its gradients are zero.
 
-    ``kept`` is the solver's first state as an earlier job left it: views into a file, read when the block is solved.
+    ``kept`` is the solver's first state as an earlier job left it, ``earlier`` that of another curvature, from which the
+    spec asked to start: views into a file, read when the block is solved.
     """
 
     index: int
@@ -75,6 +73,8 @@ class _Prepared:
     curvature: CurvatureBlock
     path: tuple[Damped, ...]
     kept: KeptState | None
+    earlier: KeptState | None
+    spectrum: Spectrum | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,7 @@ def solve_blocks(
             prepared = _prepare(spec, curvatures, solver, shelf, reporter)
         with reporter.phase(Phase.SOLVING, blocks):
             job = _Job(spec, train, validation, solver, shelf)
-            for together in _together(prepared):
-                job.solve(together, reporter)
+            job.solve(prepared, reporter)
     return SolvedBlocks(
         tuple(job.values),
         job.grad_QP,
@@ -132,13 +131,15 @@ def _prepare(
     for index, block in enumerate(curvatures.blocks):
         curvature = shelf.curvature(index, curvatures)
         path: tuple[Damped, ...] = ()
-        kept = None
+        kept = earlier = spectrum = None
         if not curvature.is_zero:
+            spectrum = measured(curvature, spec) if spec.output.spectrum else None
             kept = shelf.state(index)
+            earlier = shelf.earlier_state(index)
             path = tuple(Damped(curvature.operator, damping) for damping in _dampings(curvature, spec))
             for damped in path if kept is None else path[1:]:  # the job that left a state had it checked
                 solver.check(damped)
-        prepared.append(_Prepared(index, block, curvature, path, kept))
+        prepared.append(_Prepared(index, block, curvature, path, kept, earlier, spectrum))
         reporter.advance()
     return prepared
 
@@ -149,14 +150,6 @@ def _dampings(block: CurvatureBlock, spec: JobSpec) -> list[float]:
     # A generator for each block: what one block draws must not depend on which others were kept.
     unit = damping_unit(block, spec.damping.form, Generator().manual_seed(spec.seed))
     return [factor * unit for factor in spec.damping.factors]
-
-
-def _together(prepared: Sequence[_Prepared]) -> Iterator[list[_Prepared]]:
-    """Neighbours of one size, as many as fit in memory with a state each."""
-    for size, group in groupby(prepared, key=lambda block: block.curvature.operator.size):
-        blocks = list(group)
-        count = max(1, _TOGETHER_BYTES // (8 * size * size))
-        yield from (blocks[start : start + count] for start in range(0, len(blocks), count))
 
 
 class _Job:
@@ -177,32 +170,30 @@ class _Job:
             torch.zeros(self._train.rows, dtype=torch.float64) if wanted else None,
         )
 
-    def solve(self, together: Sequence[_Prepared], reporter: Reporter) -> None:
-        """Blocks of one size: their first states are made at once, as far as they have to be made."""
-        states = self._first_states([block for block in together if block.path])
-        for block in together:
+    def solve(self, prepared: Sequence[_Prepared], reporter: Reporter) -> None:
+        # The solver may make several states at once, as it likes: they come in the order in which they are wanted.
+        made = self._solver.init_all(block.path[0] for block in prepared if self._starts_from_nothing(block))
+        for block in prepared:
             if block.path:
-                self._solve_path(block, states.pop(block.index))
+                self._solve_path(block, self._first_state(block, made))
                 self._take_top_out(block)
             else:
                 for value in self.values:
                     value.diagnostics.append(zero_block(block.block.shape))
             reporter.advance()
 
-    def _first_states(self, together: Sequence[_Prepared]) -> dict[int, _State]:
-        states, cold = {}, []
-        for block in together:
-            if block.kept is not None:
-                states[block.index] = self._read(block.path[0], block.kept)
-            elif (earlier := self._shelf.earlier_state(block.index)) is not None:
-                then = self._read(Damped(block.curvature.operator, earlier.damping), earlier)
-                states[block.index] = _State(self._solver.init_from(block.path[0], then.value))
-            else:
-                cold.append(block)
-        made = self._solver.init_all([block.path[0] for block in cold])
+    def _starts_from_nothing(self, block: _Prepared) -> bool:
+        return bool(block.path) and block.kept is None and block.earlier is None
+
+    def _first_state(self, block: _Prepared, made: Iterator[Any]) -> _State:
+        if block.kept is not None:
+            return self._read(block.path[0], block.kept)
+        if block.earlier is not None:
+            assert isinstance(self._solver, WarmStarting)
+            then = self._read(Damped(block.curvature.operator, block.earlier.damping), block.earlier)
+            return _State(self._solver.init_from(block.path[0], then.value))
         # Where a job asked for a start that is gone, its states are not what its key stands for.
-        new = not self._shelf.has_earlier
-        return states | {block.index: _State(state, new) for block, state in zip(cold, made, strict=True)}
+        return _State(next(made), new=not self._shelf.has_earlier)
 
     def _read(self, damped: Damped, kept: KeptState) -> _State:
         assert isinstance(self._solver, Reusable)
@@ -214,19 +205,24 @@ class _Job:
         rhs_PK = block.curvature.to_rhs(self.grad_QP[:, columns])
         for place, (damped, value) in enumerate(zip(block.path, self.values, strict=True)):
             if place:
-                kept = self._shelf.state(block.index, place)
-                state = (
-                    _State(self._solver.init_from(damped, state.value)) if kept is None else self._read(damped, kept)
-                )
+                state = self._next_state(block, place, state)
             solution = solve(damped, rhs_PK, self._solver, state=state.value)
             _check_usable(block, solution)
             if state.new and isinstance(self._solver, Reusable):
                 self._shelf.keep_state(block.index, KeptState(damped.damping, self._solver.save(state.value)), place)
-            value.diagnostics.append(describe(block.block.shape, damped, solution))
+            value.diagnostics.append(describe(block.block.shape, damped, solution, block.spectrum))
             value.ihvp_QP[:, columns] = block.curvature.from_rhs(solution.x_PK)
             if value.self_influence_N is not None:
                 chunks = self._train.block(columns)
                 value.self_influence_N.add_(self_influence(chunks, block.curvature, self._solver, state.value))
+
+    def _next_state(self, block: _Prepared, place: int, state: _State) -> _State:
+        damped, kept = block.path[place], self._shelf.state(block.index, place)
+        if kept is not None:
+            return self._read(damped, kept)
+        if isinstance(self._solver, WarmStarting):
+            return _State(self._solver.init_from(damped, state.value))
+        return _State(self._solver.init(damped))
 
     def _take_top_out(self, block: _Prepared) -> None:
         role = self._spec.output.role_of_inverse

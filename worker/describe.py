@@ -6,14 +6,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ascribe.result import BlockDiagnostics
+from torch import Generator
+
+from ascribe.result import BlockDiagnostics, Spectrum
 from ascribe.sources.checkpoints import BlockShape
+from ascribe.spec import JobSpec
 from ascribe.status import SolveStatus
+from worker.curvature.block import CurvatureBlock
 from worker.operators import Damped
 from worker.solvers.solve import Solution
+from worker.spectrum import measure
 
 
-def describe(shape: BlockShape, damped: Damped, solution: Solution[Any]) -> BlockDiagnostics:
+def measured(curvature: CurvatureBlock, spec: JobSpec) -> Spectrum:
+    """The block's spectrum, before damping."""
+    found = measure(curvature.operator, Generator().manual_seed(spec.seed))
+    return Spectrum(
+        trace=found.trace,
+        trace_standard_error=found.trace_standard_error,
+        largest=found.largest,
+        largest_residual=found.largest_residual,
+        top=found.top_values,
+        top_error=found.top_error,
+        batch_variance=found.batch_variance,
+        batch_size=found.batch_size,
+        products=found.products,
+    )
+
+
+def describe(
+    shape: BlockShape, damped: Damped, solution: Solution[Any], spectrum: Spectrum | None = None
+) -> BlockDiagnostics:
     """One block's solve at one damping."""
     stats = solution.stats
     return BlockDiagnostics(
@@ -28,6 +51,7 @@ def describe(shape: BlockShape, damped: Damped, solution: Solution[Any]) -> Bloc
         products=stats.products,
         precision=stats.precision,
         plan=None if stats.plan is None else dict(stats.plan),
+        spectrum=spectrum,
         notes=stats.notes,
     )
 

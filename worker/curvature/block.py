@@ -57,19 +57,29 @@ def build_block(name: str, kind: CurvatureKind, chunks: Sequence[Tensor], rank: 
         NonFinite: if a gradient of the block is not finite, or so large that its square is not.
     """
     rows = RowsOperator(chunks)
-    mean_squared_entry = rows.trace() / rows.size
-    if not math.isfinite(mean_squared_entry):
-        raise NonFinite(f"The curvature of block {name} is not finite: check its gradients.")
+    mean_squared = _mean_squared_entry(name, rows)
     operator: LinearOperator
     match kind:
         case "gfim" | "gfim_unnormalized":
             operator = gfim(chunks, rank, long_side, normalized=kind == "gfim")
-            return CurvatureBlock(name, operator, rank, long_side, mean_squared_entry)
+            return CurvatureBlock(name, operator, rank, long_side, mean_squared)
         case "empirical_fisher":
             operator = empirical_fisher(chunks, rows.squared_norms())
         case "none":
             operator = IdentityOperator(rows.size)
-    return CurvatureBlock(name, operator, 1, rows.size, mean_squared_entry)
+    return CurvatureBlock(name, operator, 1, rows.size, mean_squared)
+
+
+def mean_squared_entry(name: str, chunks: Sequence[Tensor]) -> float:
+    """Over the rows and columns of ``chunks``. Raises NonFinite: a gradient is not finite, or its square is not."""
+    return _mean_squared_entry(name, RowsOperator(chunks))
+
+
+def _mean_squared_entry(name: str, rows: RowsOperator) -> float:
+    mean_squared = rows.trace() / rows.size
+    if not math.isfinite(mean_squared):
+        raise NonFinite(f"The curvature of block {name} is not finite: check its gradients.")
+    return mean_squared
 
 
 def save_block(block: CurvatureBlock) -> Saved:
@@ -88,7 +98,7 @@ def load_block(
     name: str, kind: CurvatureKind, chunks: Sequence[Tensor], rank: int, long_side: int, saved: Saved
 ) -> CurvatureBlock:
     """What :func:`build_block` made of the same gradients, to the last bit, without a pass over them."""
-    mean_squared_entry = float(saved.facts["mean_squared_entry"])
+    mean_squared = float(saved.facts["mean_squared_entry"])
     operator: LinearOperator
     match kind:
         case "gfim" | "gfim_unnormalized":
@@ -97,9 +107,9 @@ def load_block(
             else:
                 norms = saved.tensor("squared_norm_N")
                 operator = gfim(chunks, rank, long_side, normalized=kind == "gfim", squared_norm_M=norms)
-            return CurvatureBlock(name, operator, rank, long_side, mean_squared_entry)
+            return CurvatureBlock(name, operator, rank, long_side, mean_squared)
         case "empirical_fisher":
             operator = empirical_fisher(chunks, saved.tensor("squared_norm_N"))
         case "none":
             operator = IdentityOperator(rank * long_side)
-    return CurvatureBlock(name, operator, 1, rank * long_side, mean_squared_entry)
+    return CurvatureBlock(name, operator, 1, rank * long_side, mean_squared)

@@ -14,7 +14,7 @@ from ascribe.sources.checkpoints import BlockShape
 from ascribe.sources.rows import Rows
 from ascribe.spec import PAIRS, JobSpec
 from worker.curvature.block import CurvatureBlock
-from worker.damping import resolve_damping
+from worker.damping import damping_unit
 from worker.data import Batch, make_batches
 from worker.inputs import load_inputs
 from worker.local import run_locally
@@ -147,10 +147,10 @@ def _resolved(
     spec: JobSpec, curvature: LinearOperator, model: nn.Module, blocks: Sequence[BlockShape], train: Sequence[Batch]
 ) -> float:
     assert spec.damping is not None
-    ((kind, value),) = spec.damping.model_dump().items()
     mean_squared_entry = float(gradient_rows(model, blocks, train).double().square().mean())
     whole = CurvatureBlock("all parameters", curvature, 1, curvature.size, mean_squared_entry)
-    return resolve_damping(whole, kind, value, Generator().manual_seed(spec.seed))
+    unit = damping_unit(whole, spec.damping.form, Generator().manual_seed(spec.seed))
+    return spec.damping.factors[0] * unit
 
 
 def _agreements(responses: Sequence[RowResponse], scores: dict[str, Tensor]) -> dict[str, Agreement] | None:

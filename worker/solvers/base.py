@@ -66,10 +66,6 @@ class Solver(ABC, Generic[StateT]):
         """
         return map(self.init, operators)
 
-    def init_from(self, operator: Damped, earlier: StateT) -> StateT:  # noqa: ARG002  # for those who can use it
-        """The state of an operator that is near the one of ``earlier``: other damping, or a few more rows."""
-        return self.init(operator)
-
     @abstractmethod
     def compute(self, state: StateT, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
         """Solutions ``[P, K]`` in float64 for finite right-hand sides ``[P, K]``.
