@@ -38,7 +38,8 @@ from worker.solvers.woodbury import second_moment, solve_through, system_size
 
 # Matrices in flight for one block: A, X, R, R^2, R + R^2, the series, p(R), the next X.
 _MATRICES = 8
-_REFINEMENTS = 2
+# A correction of x multiplies its error by ||I - A X||: one where two factors of that are enough, else two.
+_ENOUGH = 1e-10
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,8 @@ class Schulz(WarmStarting[SchulzState]):
     def _invert(self, problems: Sequence[Problem]) -> list[SchulzState]:
         """The states in order; what takes the same steps on matrices of one size takes them as one stack.
 
-        Not on a CPU, which a single matrix keeps busy: a stack of 24 of 384 was slower by a tenth in float32 and by a
-        quarter in float64, out of the cache, and would round differently at sizes that shift its matrices in memory.
+        Not on a CPU, which a single matrix keeps busy: a stack of 24 of 384 left its caches and was slower by a tenth
+        in float32 and a quarter in float64, and odd sizes would shift its matrices in memory and so their rounding.
         """
         states: dict[int, SchulzState] = {}
         stacks: defaultdict[tuple[int, Recipe, int | None], list[int]] = defaultdict(list)
@@ -196,14 +197,15 @@ class Schulz(WarmStarting[SchulzState]):
         return SchulzState(operator, saved.tensor("inverse"), SolveStatus(saved.facts["status"]), Stats(**stats))
 
     def compute(self, state: SchulzState, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
-        """``X v``, and except for the published start up to two corrections ``x <- x + X (v - A x)`` of each column.
+        """``X v``, and except for the published start one correction ``x <- x + X (v - A x)`` or two.
 
         A column is corrected while that brings its residual, in float64, closer to zero.
         """
         x_PK = self._apply(state, rhs_PK)
-        if self.start == "chebyshev":
+        bound = state.stats.inverse_residual_bound
+        if bound is not None:
             left_PK = rhs_PK - state.operator.matmul(x_PK)
-            for _ in range(_REFINEMENTS):
+            for _ in range(1 if bound**2 <= _ENOUGH else 2):
                 closer_PK = x_PK + self._apply(state, left_PK)
                 closer_left_PK = rhs_PK - state.operator.matmul(closer_PK)
                 helps_K = closer_left_PK.norm(dim=0) < left_PK.norm(dim=0)
