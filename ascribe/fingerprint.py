@@ -86,7 +86,7 @@ def gradient_fingerprint(
 
 def curvature_fingerprint(*, gradients: str, curvature: Mapping[str, Any]) -> str:
     """Key of the curvature of every block of the train gradients under this fingerprint."""
-    return fingerprint({"kind": "curvature/1", "gradients": gradients, "curvature": curvature})
+    return fingerprint({"kind": "curvature/2", "gradients": gradients, "curvature": curvature})
 
 
 def solution_fingerprint(
@@ -94,5 +94,5 @@ def solution_fingerprint(
 ) -> str:
     """Key of a solver's state for every block of a curvature: an inverse, a factor, a plan."""
     return fingerprint(
-        {"kind": "solution/1", "curvature": curvature, "damping": damping, "solver": solver, "seed": seed}
+        {"kind": "solution/2", "curvature": curvature, "damping": damping, "solver": solver, "seed": seed}
     )

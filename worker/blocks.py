@@ -64,8 +64,8 @@ class SolvedBlocks:
 class _Prepared:
     """A block ready to be solved at every value of the path. ``path`` is empty where all its gradients are zero.
 
-    ``kept`` is the solver's first state as an earlier job left it, ``earlier`` that of another curvature, from which the
-    spec asked to start: views into a file, read when the block is solved.
+    ``kept`` is the solver's first state as an earlier job left it, ``earlier`` that of another curvature, from which
+    the spec asked to start: views into a file, read when the block is solved.
     """
 
     index: int
@@ -134,14 +134,21 @@ def _prepare(
         kept = earlier = spectrum = None
         if not curvature.is_zero:
             spectrum = measured(curvature, spec) if spec.output.spectrum else None
-            kept = shelf.state(index)
+            largest, *others = falling(spec)
+            kept = shelf.state(index, largest)
             earlier = shelf.earlier_state(index)
             path = tuple(Damped(curvature.operator, damping) for damping in _dampings(curvature, spec))
-            for damped in path if kept is None else path[1:]:  # the job that left a state had it checked
-                solver.check(damped)
+            for place in others if kept is not None else range(len(path)):  # who left a state had it checked
+                solver.check(path[place])
         prepared.append(_Prepared(index, block, curvature, path, kept, earlier, spectrum))
         reporter.advance()
     return prepared
+
+
+def falling(spec: JobSpec) -> list[int]:
+    """Places on the damping path from the largest down: the inverse at one is a good start for the next."""
+    factors = (0.0,) if spec.damping is None else spec.damping.factors
+    return sorted(range(len(factors)), key=lambda place: -factors[place])
 
 
 def _dampings(block: CurvatureBlock, spec: JobSpec) -> list[float]:
@@ -159,6 +166,7 @@ class _Job:
         self, spec: JobSpec, train: Gradients, validation: Gradients, solver: Solver[Any], shelf: Shelf
     ) -> None:
         self._spec, self._train, self._solver, self._shelf = spec, train, solver, shelf
+        self._order = falling(spec)
         self.grad_QP = _right_hand_sides(spec, validation)
         self.values = [self._empty() for _ in range(spec.damping_count)]
         self.without_top_QP = self.grad_QP.clone() if spec.output.role_of_inverse else None
@@ -172,7 +180,9 @@ class _Job:
 
     def solve(self, prepared: Sequence[_Prepared], reporter: Reporter) -> None:
         # The solver may make several states at once, as it likes: they come in the order in which they are wanted.
-        made = self._solver.init_all(block.path[0] for block in prepared if self._starts_from_nothing(block))
+        made = self._solver.init_all(
+            block.path[self._order[0]] for block in prepared if self._starts_from_nothing(block)
+        )
         for block in prepared:
             if block.path:
                 self._solve_path(block, self._first_state(block, made))
@@ -187,11 +197,11 @@ class _Job:
 
     def _first_state(self, block: _Prepared, made: Iterator[Any]) -> _State:
         if block.kept is not None:
-            return self._read(block.path[0], block.kept)
+            return self._read(block.path[self._order[0]], block.kept)
         if block.earlier is not None:
             assert isinstance(self._solver, WarmStarting)
             then = self._read(Damped(block.curvature.operator, block.earlier.damping), block.earlier)
-            return _State(self._solver.init_from(block.path[0], then.value))
+            return _State(self._solver.init_from(block.path[self._order[0]], then.value))
         # Where a job asked for a start that is gone, its states are not what its key stands for.
         return _State(next(made), new=not self._shelf.has_earlier)
 
@@ -200,11 +210,12 @@ class _Job:
         return _State(self._solver.load(damped, kept.state), new=False)
 
     def _solve_path(self, block: _Prepared, state: _State) -> None:
-        """The block at every value of the path, each from the state of the one before."""
+        """The block at every value of the path, from the largest down, each from the state of the one before."""
         columns = block.block.columns
         rhs_PK = block.curvature.to_rhs(self.grad_QP[:, columns])
-        for place, (damped, value) in enumerate(zip(block.path, self.values, strict=True)):
-            if place:
+        for step, place in enumerate(self._order):
+            damped, value = block.path[place], self.values[place]
+            if step:
                 state = self._next_state(block, place, state)
             solution = solve(damped, rhs_PK, self._solver, state=state.value)
             _check_usable(block, solution)

@@ -98,6 +98,9 @@ class PreconditionedOperator(SampledOperator):
     def matmul(self, x_PK: Tensor) -> Tensor:
         return self.examples.matmul(x_PK)
 
+    def squared_norms(self) -> Tensor:
+        return self.examples.squared_norms()
+
     def draw(self, batch_size: int, generator: Generator) -> Tensor:
         return self.examples.draw(batch_size, generator)
 

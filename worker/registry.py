@@ -31,8 +31,7 @@ def build_solver(spec: JobSpec) -> Solver[Any]:
     """The solver ``spec.solver`` names, with its options."""
     match spec.solver:
         case SchulzSolver() as schulz:
-            iterations = {} if schulz.iterations is None else {"iterations": schulz.iterations}
-            return Schulz(tolerance=schulz.tolerance, start=schulz.start, **iterations)
+            return Schulz(tolerance=schulz.tolerance, start=schulz.start, iterations=schulz.iterations or 30)
         case CholeskySolver():
             return Cholesky()
         case DataInfSolver():

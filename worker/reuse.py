@@ -4,7 +4,7 @@
     solution/<hash of curvature, damping, solver and seed>/block-00000.safetensors
 
 A job with another damping finds the curvature, one with another validation set the state too; each value of a damping
-path has an entry of its own, under the values before it, from whose state it started. What a job finds has the bits
+path has an entry of its own, under the larger values, from whose states it came. What a job finds has the bits
 it would compute, so that a score does not depend on what was there; what is damaged is computed again.
 """
 
@@ -181,11 +181,11 @@ class ShelfKeys:
 
 
 def _prefixes(spec: JobSpec) -> list[dict[str, Any] | None]:
-    """The damping path up to each of its values: the first is what a job with that value alone has."""
+    """For each value of the path, it and the larger ones: the largest has what a job with that value alone has."""
     if spec.damping is None:
         return [None]
     form, factors = spec.damping.form, spec.damping.factors
-    return [{form: list(factors[: index + 1])} for index in range(len(factors))]
+    return [{form: sorted((other for other in factors if other >= factor), reverse=True)} for factor in factors]
 
 
 @contextmanager

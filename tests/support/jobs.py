@@ -71,14 +71,16 @@ def make_workshop(folder: Path, **settings: Any) -> Workshop:
     return Workshop(root, Bench(WorkerSettings(data_root=root, cache_dir=folder / "cache", **options)))
 
 
-def make_spec(curvature: str = "gfim", solver: str | dict[str, Any] = "schulz", **changes: Any) -> JobSpec:
-    """``solver``: its kind, or the whole of it."""
+def make_spec(
+    curvature: str | dict[str, Any] = "gfim", solver: str | dict[str, Any] = "schulz", **changes: Any
+) -> JobSpec:
+    """``curvature``, ``solver``: its kind, or the whole of it."""
     return JobSpec.model_validate(
         {
             "model": {"base": "base", "adapter": "adapter"},
             "train": {"source": {"kind": "file", "path": "train.jsonl"}},
             "validation": {"source": {"kind": "file", "path": "validation.jsonl"}},
-            "curvature": {"kind": curvature},
+            "curvature": {"kind": curvature} if isinstance(curvature, str) else curvature,
             "solver": {"kind": solver} if isinstance(solver, str) else solver,
         }
         | changes

@@ -17,6 +17,7 @@ from ascribe.status import SolveStatus
 from worker.operators import Damped, DenseOperator, RowsOperator
 from worker.saved import Saved
 from worker.solvers.base import Reusable, Stats, require
+from worker.solvers.woodbury import dense_system, few_rows, solve_through, system_size, times_rows
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,7 @@ class Cholesky(Reusable[CholeskyState]):
         Raises:
             LimitExceeded: if the smaller matrix is larger than ``max_size``.
         """
-        match operator.operator:
-            case DenseOperator():
-                size = operator.size
-            case RowsOperator(count=count):
-                size = min(count, operator.size)
-            case other:
-                raise TypeError(f"this solver takes a DenseOperator or a RowsOperator, not a {type(other).__name__}")
+        size = system_size(operator)
         if size > self.max_size:
             raise LimitExceeded(
                 f"cholesky would factor a matrix of {size} x {size}; its limit is {self.max_size}. "
@@ -69,15 +64,9 @@ class Cholesky(Reusable[CholeskyState]):
 
     def init(self, operator: Damped) -> CholeskyState:
         self.check(operator)
-        few = _few_rows(operator)
-        if few is not None:
-            return CholeskyState(operator, few, _factor(_gram(few), few.count * operator.damping))
-        match operator.operator:
-            case RowsOperator() as rows:
-                matrix_PP = _second_moment(rows)
-            case _:
-                matrix_PP = require(operator, DenseOperator).matrix_PP
-        return CholeskyState(operator, None, _factor(matrix_PP, operator.damping))
+        system = dense_system(operator)
+        matrix_PP = require(system, DenseOperator).matrix_PP
+        return CholeskyState(operator, few_rows(operator), _factor(matrix_PP, system.damping))
 
     def save(self, state: CholeskyState) -> Saved:
         assert state.factor is not None, "a state without a factor is of no use to anyone"
@@ -85,7 +74,7 @@ class Cholesky(Reusable[CholeskyState]):
 
     def load(self, operator: Damped, saved: Saved) -> CholeskyState:
         self.check(operator)
-        return CholeskyState(operator, _few_rows(operator), saved.tensor("transposed_factor").mT)
+        return CholeskyState(operator, few_rows(operator), saved.tensor("transposed_factor").mT)
 
     def compute(self, state: CholeskyState, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
         """Solve, then correct once with the residual: ``x <- x + A^-1 (v - A x)``."""
@@ -103,14 +92,8 @@ class Cholesky(Reusable[CholeskyState]):
             return torch.full_like(rhs_PK[0], torch.nan)
         if state.rows is None:
             return _half_solve(state.factor, rhs_PK)
-        inner_K = _half_solve(state.factor, _times_rows(state.rows, rhs_PK))
+        inner_K = _half_solve(state.factor, times_rows(state.rows, rhs_PK))
         return (rhs_PK.square().sum(dim=0) - inner_K) / state.operator.damping
-
-
-def _few_rows(operator: Damped) -> RowsOperator | None:
-    """The rows behind the matrix, where there are so few that their Gram matrix is the smaller one."""
-    rows = operator.operator
-    return rows if isinstance(rows, RowsOperator) and rows.count <= rows.size else None
 
 
 def _factor(matrix: Tensor, shift: float) -> Tensor | None:
@@ -122,40 +105,10 @@ def _factor(matrix: Tensor, shift: float) -> Tensor | None:
     return factor.mT.contiguous().mT if int(info) == 0 else None
 
 
-def _gram(rows: RowsOperator) -> Tensor:
-    gram_NN = torch.zeros(rows.count, rows.count, dtype=torch.float64)
-    for columns_Np in rows.columns():
-        gram_NN.addmm_(columns_Np, columns_Np.T)
-    return gram_NN
-
-
-def _second_moment(rows: RowsOperator) -> Tensor:
-    matrix_PP = torch.zeros(rows.size, rows.size, dtype=torch.float64)
-    for slab_nP in rows.slabs():
-        matrix_PP.addmm_(slab_nP.T, slab_nP)
-    return matrix_PP / rows.count
-
-
 def _apply_inverse(state: CholeskyState, factor: Tensor, rhs_PK: Tensor) -> Tensor:
-    if state.rows is None:
-        return torch.cholesky_solve(rhs_PK, factor)
-    weight_NK = torch.cholesky_solve(_times_rows(state.rows, rhs_PK), factor)
-    return (rhs_PK - _times_rows_transposed(state.rows, weight_NK)) / state.operator.damping
+    return solve_through(state.operator, lambda rhs: torch.cholesky_solve(rhs, factor), rhs_PK)
 
 
 def _half_solve(factor: Tensor, rhs: Tensor) -> Tensor:
     half: Tensor = torch.linalg.solve_triangular(factor, rhs, upper=False)
     return half.square().sum(dim=0)
-
-
-def _times_rows(rows: RowsOperator, x_PK: Tensor) -> Tensor:
-    """``G x``, ``[N, K]``."""
-    return torch.cat([slab_nP @ x_PK for slab_nP in rows.slabs()])
-
-
-def _times_rows_transposed(rows: RowsOperator, weight_NK: Tensor) -> Tensor:
-    """``G^T w``, ``[P, K]``."""
-    y_PK = weight_NK.new_zeros(rows.size, weight_NK.shape[1])
-    for slab_nP, weight_nK in rows.slabs_with(weight_NK):
-        y_PK += slab_nP.T @ weight_nK
-    return y_PK
