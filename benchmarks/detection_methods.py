@@ -46,6 +46,10 @@ METHODS = (
     ),
     Method("empirical_fisher + cholesky", _spec("empirical_fisher", "cholesky")),
     Method("empirical_fisher + lissa", _spec("empirical_fisher", "lissa")),
+    Method("gauss_newton + cholesky", _spec("gauss_newton", "cholesky")),
+    Method("gauss_newton + cholesky, relative damping 0.1", _spec("gauss_newton", "cholesky", 0.1)),
+    Method("gauss_newton + lissa", _spec("gauss_newton", "lissa")),
+    Method("ekfac + eigenbasis", _spec("ekfac", "eigenbasis")),
     # HyperINF's released code: GFIM without the 1/R, DataInf's damping, 30 steps from 5e-5 I and 1e-3 added once more.
     Method(
         "HyperINF as published",

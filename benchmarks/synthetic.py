@@ -22,6 +22,7 @@ from benchmarks.synthetic_picture import draw
 from benchmarks.timing import device_at_hand, timed
 from worker.operators import Damped, DenseOperator, RowsOperator
 from worker.solvers.base import Solver
+from worker.solvers.cg import Cg
 from worker.solvers.cholesky import Cholesky
 from worker.solvers.datainf import DataInf
 from worker.solvers.lissa import Lissa
@@ -172,6 +173,7 @@ METHODS = (
     Method("LiSSA, as shipped", "vector", (1, 2, 5, 10), _as_shipped),
     Method("LiSSA, corrected", "vector", MANY, _corrected),
     Method("LiSSA, ours", "vector", MANY, _ours("rows", lambda cap: Lissa(steps=cap, tolerance=TOLERANCE))),
+    Method("CG, ours", "vector", MANY, _ours("dense", lambda cap: Cg(max_iterations=cap, tolerance=TOLERANCE))),
     Method("DataInf", "vector", (2,), _ours("rows", lambda _: DataInf())),
     Method("Cholesky", "vector, after a factor", (2,), _ours("dense", lambda _: Cholesky())),
 )
