@@ -75,11 +75,10 @@ def test_conjugate_gradients_stay_within_the_steps_that_bounds_alone_predict(dec
 
 
 def test_outliers_cost_a_step_each_and_a_flat_spectrum_the_root_of_the_condition() -> None:
-    known = {"size": 10**6, "tolerance": 1e-6}
-    flat = cg_iterations(condition=1e4, tail=1e12, **known)
+    flat = cg_iterations(condition=1e4, tail=1e12, size=10**6, tolerance=1e-6)
     assert flat == pytest.approx(math.sqrt(1e4) / 2 * math.log(2e6), rel=0.01)
-    assert cg_iterations(condition=1e4, tail=1e4, **known) < flat / 4
-    assert cg_iterations(condition=1.0, tail=0.0, **known) == 1
+    assert cg_iterations(condition=1e4, tail=1e4, size=10**6, tolerance=1e-6) < flat / 4
+    assert cg_iterations(condition=1.0, tail=0.0, size=10**6, tolerance=1e-6) == 1
     assert cg_iterations(condition=1e9, tail=1e9, size=10, tolerance=1e-6) == 20
 
 
@@ -152,13 +151,13 @@ def test_what_was_assumed_of_an_absolute_damping_is_said() -> None:
 
 
 def test_rates_are_measured_quickly_and_once() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     first = rates.measure()
     assert first.float64_flops > 0
     assert first.float32_flops > 0
     assert first.bytes_per_second > 0
     assert rates.measure() is first
-    assert time.perf_counter() - started < 5, "a quarter of a second on an idle machine"
+    assert time.thread_time() - started < 2, "a tenth of a second on a server's processor"
 
 
 def test_the_benchmark_times_every_candidate_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
