@@ -14,10 +14,13 @@ from ascribe.errors import LimitExceeded
 from ascribe.planning import costs
 from ascribe.planning.choose import CONSIDERED, Plan, plan
 from ascribe.planning.iterations import cg_iterations, schulz_steps
-from ascribe.planning.problem import Block, Problem
+from ascribe.planning.of_job import problem_of
+from ascribe.planning.problem import Problem
 from ascribe.planning.rates import CPU
+from ascribe.sources.checkpoints import BlockShape
 from ascribe.spec import PAIRS
 from benchmarks import auto
+from tests.support.jobs import make_spec
 from worker import rates
 from worker.operators import Damped, DenseOperator
 from worker.solvers.cg import Cg
@@ -26,7 +29,7 @@ from worker.solvers.lissa import Lissa
 from worker.solvers.schulz import chebyshev_steps
 from worker.solvers.solve import solve
 
-MINILM = (Block(rank=8, long_side=384),) * 24
+MINILM = (BlockShape("query", rank=8, long_side=384),) * 24
 
 
 def _problem(curvature: str = "gfim", **changes: Any) -> Problem:
@@ -60,7 +63,7 @@ def test_the_limits_are_those_of_the_solvers() -> None:
 
 def test_every_pair_of_the_table_is_weighed() -> None:
     for curvature, solvers in PAIRS.items():
-        assert set(solvers) <= set(CONSIDERED[curvature])
+        assert set(solvers) - {"auto"} <= set(CONSIDERED[curvature])
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0, 2.0])
@@ -95,13 +98,15 @@ def test_a_plan_picks_the_cheapest_that_is_feasible_and_accounts_for_all(curvatu
 
 
 def test_many_right_hand_sides_turn_an_iteration_into_a_factor() -> None:
-    problem = _problem("empirical_fisher", damping=("relative_to_largest", 0.005), blocks=(Block(8, 10_000),))
+    problem = _problem(
+        "empirical_fisher", damping=("relative_to_largest", 0.005), blocks=(BlockShape("large", 8, 10_000),)
+    )
     assert plan(problem).pick == "cg"
     assert plan(replace(problem, columns=500)).pick == "cholesky"
 
 
 def test_a_matrix_too_large_to_factor_leaves_conjugate_gradients() -> None:
-    made = plan(_problem("gauss_newton", train_rows=20_000, damping=("relative_to_largest", 0.005)))
+    made = plan(_problem("gauss_newton", train_rows=20_000))
     assert made.pick == "cg"
     assert not _candidates(made)["cholesky"].feasible
     assert "20000 x 20000" in made.why
@@ -122,7 +127,7 @@ def test_more_classes_mean_more_rows() -> None:
 
 
 def test_memory_rules_out_who_needs_more_of_it() -> None:
-    problem = _problem("gfim", blocks=(Block(8, 4096),))
+    problem = _problem("gfim", blocks=(BlockShape("large", 8, 4096),))
     needed = _candidates(plan(problem))
     limit = needed["cg"].bytes + 1
     assert needed["cholesky"].bytes > limit
@@ -148,6 +153,18 @@ def test_unnormalized_gfim_is_worse_conditioned_by_its_rank() -> None:
 def test_what_was_assumed_of_an_absolute_damping_is_said() -> None:
     assert "nothing is known" in plan(_problem(damping=("absolute", 1e-3))).why
     assert "nothing is known" not in plan(_problem()).why
+
+
+@pytest.mark.parametrize(("per_row", "columns"), [(True, 7), (False, 1)])
+def test_a_job_becomes_a_problem(per_row: bool, columns: int) -> None:
+    spec = make_spec(
+        damping={"relative_to_largest": 0.5}, output={"per_validation_row": per_row, "self_influence": True}
+    )
+    problem = problem_of(spec, MINILM, train_rows=2000, validation_rows=6, classes=2, tolerance=1e-6)
+    expected = _problem(columns=columns, damping=("relative_to_largest", 0.5), self_influence=True)
+    assert problem == expected
+    none = make_spec(curvature="none", solver="identity")
+    assert problem_of(none, MINILM, train_rows=1, validation_rows=1, classes=2, tolerance=0.1).damping is None
 
 
 def test_rates_are_measured_quickly_and_once() -> None:
