@@ -25,7 +25,8 @@ from torch import Generator, Tensor
 
 from ascribe.errors import PlanExceedsSteps
 from ascribe.planning.choose import Candidate, Plan, plan
-from ascribe.planning.problem import Block, DampingForm, Problem
+from ascribe.planning.problem import DampingForm, Problem
+from ascribe.sources.checkpoints import BlockShape
 from ascribe.status import SolveStatus
 from benchmarks.result import Row, machine, save, show
 from worker.operators import Damped, DenseOperator, LinearOperator, RowsOperator
@@ -70,7 +71,7 @@ class Point:
     def problem(self) -> Problem:
         return Problem(
             curvature="gfim" if self.rows is None else "empirical_fisher",
-            blocks=(Block(rank=1, long_side=self.size),) * self.blocks,
+            blocks=(BlockShape("block", rank=1, long_side=self.size),) * self.blocks,
             train_rows=self.rows or 4 * self.size,
             columns=self.columns,
             classes=2,

@@ -23,12 +23,16 @@ _FACTOR = 3.0
 _TRIANGULAR = 2.5
 # Up to here Schulz iterates in float32.
 _FLOAT32_CONDITION = 1e5
-# The bound of cg_iterations asks for two to three times what the usual decaying spectrum takes.
-_TYPICAL = 1 / 3
+# The bound of cg_iterations asks for almost three times what the usual decaying spectrum takes.
+_TYPICAL = 0.36
 _MAX_SKETCH = 512
+# What a call and a step cost however small the matrix is.
+_CALL_SECONDS, _STEP_SECONDS = 3e-4, 1e-4
+# Float32 rows read, written as float64 into fresh memory, and read again: bytes an entry.
+_ROW_BYTES = 45
 # Passes over [P, K] in a step beside the product, and over [P, R] in the sketch's factorisations for each column.
 _VECTOR_PASSES = 30
-_SKETCH_FACTOR = 6
+_SKETCH_FACTOR = 40
 # A batch of LiSSA is four times tr C / lambda_max, and its noise a quarter of the step size.
 _BATCH, _NOISE = 4, 0.25
 
@@ -50,7 +54,7 @@ def cholesky(system: System, problem: Problem, rates: Rates) -> Cost:
         return Cost(0.0, 0, 0, "the Hessian is known by its products alone: there is nothing to factor")
     if side > CHOLESKY_SIZE:
         return Cost(0.0, 0, 0, f"would factor a matrix of {side} x {side}; its limit is {CHOLESKY_SIZE}")
-    seconds = _FACTOR * side**3 / 3 / rates.float64_flops
+    seconds = _CALL_SECONDS + _FACTOR * side**3 / 3 / rates.float64_flops
     solve = _TRIANGULAR * rates.product64(side, side, columns)
     if system.rows is not None:
         seconds += rates.product64(side, max(system.rows, system.size), side) + _read_rows(system, rates)
@@ -68,7 +72,8 @@ def schulz(system: System, problem: Problem, rates: Rates) -> Cost:
     single = system.condition <= _FLOAT32_CONDITION
     flops = 2 * system.size**3
     polish = 2 if single else 0  # products of one float64 step on top of what float32 reaches
-    seconds = 2 * (steps - 1) * flops / (rates.float32_flops if single else rates.float64_flops)
+    seconds = _CALL_SECONDS + steps * _STEP_SECONDS
+    seconds += 2 * (steps - 1) * flops / (rates.float32_flops if single else rates.float64_flops)
     seconds += (1 + polish) * flops / rates.float64_flops + 4 * product(system, problem, rates, system.columns)
     if problem.self_influence:
         seconds += product(system, problem, rates, system.train_columns)
@@ -84,7 +89,7 @@ def cg(system: System, problem: Problem, rates: Rates) -> Cost:
     sketch = min(2 ** math.floor(math.log2(max(1.0, bound / 2))), _MAX_SKETCH, system.size)
     sketch = sketch if sketch >= 8 else 0
     step = product(system, problem, rates, system.columns)
-    step += _VECTOR_PASSES * 8 * system.size * system.columns / rates.bytes_per_second
+    step += _STEP_SECONDS + _VECTOR_PASSES * 8 * system.size * system.columns / rates.bytes_per_second
     seconds = iterations * step + 2 * product(system, problem, rates, system.columns)
     if sketch:
         seconds += product(system, problem, rates, sketch)
@@ -130,9 +135,8 @@ def product(system: System, problem: Problem, rates: Rates, columns: int) -> flo
 
 
 def _read_rows(system: System, rates: Rates) -> float:
-    """Float32 rows read and written again as float64."""
     assert system.rows is not None
-    return 12 * system.rows * system.size / rates.bytes_per_second
+    return _ROW_BYTES * system.rows * system.size / rates.bytes_per_second
 
 
 def _self_influence_refused() -> Cost:

@@ -5,19 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ascribe.sources.checkpoints import BlockShape
+
 DampingForm = Literal["relative", "relative_to_largest", "absolute"]
 
 _ASSUMED_RELATIVE = 0.1
-# The trace in largest eigenvalues, where the damping is a multiple of those: gradients are seen to have 5 to 30.
+# The trace in largest eigenvalues, where the damping is a multiple of those.
 _ASSUMED_STABLE_RANK = 20
-
-
-@dataclass(frozen=True)
-class Block:
-    """One parameter tensor: ``rank`` its shorter side, ``long_side`` the other."""
-
-    rank: int
-    long_side: int
 
 
 @dataclass(frozen=True)
@@ -25,7 +19,7 @@ class Problem:
     """A job in numbers. ``damping`` is ``None`` for curvature ``none`` alone."""
 
     curvature: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[BlockShape, ...]
     train_rows: int
     columns: int
     """Gradients to solve for: the validation rows and their mean, or the mean alone."""
@@ -48,7 +42,7 @@ class Problem:
     def systems(self) -> tuple[System, ...]:
         """The linear systems, a block each; the Gauss-Newton Hessian is one over all blocks."""
         if self.curvature == "gauss_newton":
-            size = sum(block.rank * block.long_side for block in self.blocks)
+            size = sum(block.size for block in self.blocks)
             rows = self.train_rows * (self.classes - 1)
             return (self._system(size, self.columns, self.train_rows, rows, size),)
         if self.curvature in ("gfim", "gfim_unnormalized"):
@@ -63,7 +57,7 @@ class Problem:
                 )
                 for block in self.blocks
             )
-        sizes = (block.rank * block.long_side for block in self.blocks)
+        sizes = (block.size for block in self.blocks)
         return tuple(self._system(size, self.columns, self.train_rows, self.train_rows, size) for size in sizes)
 
     def _system(self, size: int, columns: int, train_columns: int, rows: int | None, eigenvalues: int) -> System:
@@ -72,14 +66,12 @@ class Problem:
         return System(size, columns, train_columns, rows, 1 + largest, tail)
 
     def _spectrum(self, rank: int, eigenvalues: int) -> tuple[float, float]:
-        """``tr C / damping`` and the largest eigenvalue over it: bounds but for a trace assumed, see above.
-
-        No eigenvalue exceeds the trace.
-        """
+        """``tr C / damping`` and the largest eigenvalue over it: bounds, but for the assumptions named above."""
         assert self.damping is not None, "curvature 'none' has no spectrum"
         form, value = self.damping
         if form == "relative_to_largest":
             return min(rank, _ASSUMED_STABLE_RANK) / value, 1 / value
+        # No eigenvalue exceeds the trace.
         tail = eigenvalues / (_ASSUMED_RELATIVE if form == "absolute" else value)
         return tail, tail
 

@@ -14,10 +14,13 @@ from ascribe.errors import LimitExceeded
 from ascribe.planning import costs
 from ascribe.planning.choose import CONSIDERED, Plan, plan
 from ascribe.planning.iterations import cg_iterations, schulz_steps
-from ascribe.planning.problem import Block, Problem
+from ascribe.planning.of_job import problem_of
+from ascribe.planning.problem import Problem
 from ascribe.planning.rates import CPU
+from ascribe.sources.checkpoints import BlockShape
 from ascribe.spec import PAIRS
 from benchmarks import auto
+from tests.support.jobs import make_spec
 from worker import rates
 from worker.operators import Damped, DenseOperator
 from worker.solvers.cg import Cg
@@ -26,7 +29,7 @@ from worker.solvers.lissa import Lissa
 from worker.solvers.schulz import chebyshev_steps
 from worker.solvers.solve import solve
 
-MINILM = (Block(rank=8, long_side=384),) * 24
+MINILM = (BlockShape("query", rank=8, long_side=384),) * 24
 
 
 def _problem(curvature: str = "gfim", **changes: Any) -> Problem:
@@ -60,7 +63,7 @@ def test_the_limits_are_those_of_the_solvers() -> None:
 
 def test_every_pair_of_the_table_is_weighed() -> None:
     for curvature, solvers in PAIRS.items():
-        assert set(solvers) <= set(CONSIDERED[curvature])
+        assert set(solvers) - {"auto"} <= set(CONSIDERED[curvature])
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 1.0, 2.0])
@@ -75,11 +78,10 @@ def test_conjugate_gradients_stay_within_the_steps_that_bounds_alone_predict(dec
 
 
 def test_outliers_cost_a_step_each_and_a_flat_spectrum_the_root_of_the_condition() -> None:
-    known = {"size": 10**6, "tolerance": 1e-6}
-    flat = cg_iterations(condition=1e4, tail=1e12, **known)
+    flat = cg_iterations(condition=1e4, tail=1e12, size=10**6, tolerance=1e-6)
     assert flat == pytest.approx(math.sqrt(1e4) / 2 * math.log(2e6), rel=0.01)
-    assert cg_iterations(condition=1e4, tail=1e4, **known) < flat / 4
-    assert cg_iterations(condition=1.0, tail=0.0, **known) == 1
+    assert cg_iterations(condition=1e4, tail=1e4, size=10**6, tolerance=1e-6) < flat / 4
+    assert cg_iterations(condition=1.0, tail=0.0, size=10**6, tolerance=1e-6) == 1
     assert cg_iterations(condition=1e9, tail=1e9, size=10, tolerance=1e-6) == 20
 
 
@@ -96,13 +98,15 @@ def test_a_plan_picks_the_cheapest_that_is_feasible_and_accounts_for_all(curvatu
 
 
 def test_many_right_hand_sides_turn_an_iteration_into_a_factor() -> None:
-    problem = _problem("empirical_fisher", damping=("relative_to_largest", 0.005), blocks=(Block(8, 10_000),))
+    problem = _problem(
+        "empirical_fisher", damping=("relative_to_largest", 0.005), blocks=(BlockShape("large", 8, 10_000),)
+    )
     assert plan(problem).pick == "cg"
     assert plan(replace(problem, columns=500)).pick == "cholesky"
 
 
 def test_a_matrix_too_large_to_factor_leaves_conjugate_gradients() -> None:
-    made = plan(_problem("gauss_newton", train_rows=20_000, damping=("relative_to_largest", 0.005)))
+    made = plan(_problem("gauss_newton", train_rows=20_000))
     assert made.pick == "cg"
     assert not _candidates(made)["cholesky"].feasible
     assert "20000 x 20000" in made.why
@@ -123,7 +127,7 @@ def test_more_classes_mean_more_rows() -> None:
 
 
 def test_memory_rules_out_who_needs_more_of_it() -> None:
-    problem = _problem("gfim", blocks=(Block(8, 4096),))
+    problem = _problem("gfim", blocks=(BlockShape("large", 8, 4096),))
     needed = _candidates(plan(problem))
     limit = needed["cg"].bytes + 1
     assert needed["cholesky"].bytes > limit
@@ -151,14 +155,26 @@ def test_what_was_assumed_of_an_absolute_damping_is_said() -> None:
     assert "nothing is known" not in plan(_problem()).why
 
 
+@pytest.mark.parametrize(("per_row", "columns"), [(True, 7), (False, 1)])
+def test_a_job_becomes_a_problem(per_row: bool, columns: int) -> None:
+    spec = make_spec(
+        damping={"relative_to_largest": 0.5}, output={"per_validation_row": per_row, "self_influence": True}
+    )
+    problem = problem_of(spec, MINILM, train_rows=2000, validation_rows=6, classes=2, tolerance=1e-6)
+    expected = _problem(columns=columns, damping=("relative_to_largest", 0.5), self_influence=True)
+    assert problem == expected
+    none = make_spec(curvature="none", solver="identity")
+    assert problem_of(none, MINILM, train_rows=1, validation_rows=1, classes=2, tolerance=0.1).damping is None
+
+
 def test_rates_are_measured_quickly_and_once() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     first = rates.measure()
     assert first.float64_flops > 0
     assert first.float32_flops > 0
     assert first.bytes_per_second > 0
     assert rates.measure() is first
-    assert time.perf_counter() - started < 5, "a quarter of a second on an idle machine"
+    assert time.thread_time() - started < 2, "a tenth of a second on a server's processor"
 
 
 def test_the_benchmark_times_every_candidate_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
