@@ -10,9 +10,10 @@ import math
 from dataclasses import dataclass
 
 from ascribe.lissa_bound import steps_needed
-from ascribe.planning.iterations import cg_iterations, schulz_steps
+from ascribe.planning.iterations import cg_iterations
 from ascribe.planning.problem import Problem, System
 from ascribe.planning.rates import Rates
+from ascribe.planning.schulz_degrees import degrees_for, products_of, start_angle
 
 CHOLESKY_SIZE = 16384
 CG_ITERATIONS = 1000
@@ -67,17 +68,17 @@ def cholesky(system: System, problem: Problem, rates: Rates) -> Cost:
 
 
 def schulz(system: System, problem: Problem, rates: Rates) -> Cost:
-    """Two products of whole matrices a step, except for the first, and one to measure the error."""
-    steps = schulz_steps(condition=system.condition, tolerance=problem.tolerance)
+    """Products of whole matrices, the first two for nothing, and one to measure the error."""
+    degrees = degrees_for(start_angle(system.condition), problem.tolerance)
     single = system.condition <= _FLOAT32_CONDITION
     flops = 2 * system.size**3
     polish = 2 if single else 0  # products of one float64 step on top of what float32 reaches
-    seconds = _CALL_SECONDS + steps * _STEP_SECONDS
-    seconds += 2 * (steps - 1) * flops / (rates.float32_flops if single else rates.float64_flops)
+    seconds = _CALL_SECONDS + len(degrees) * _STEP_SECONDS
+    seconds += (products_of(degrees) - 2) * flops / (rates.float32_flops if single else rates.float64_flops)
     seconds += (1 + polish) * flops / rates.float64_flops + 4 * product(system, problem, rates, system.columns)
     if problem.self_influence:
         seconds += product(system, problem, rates, system.train_columns)
-    return Cost(seconds, 8 * (5 * system.size**2 + 4 * system.size * system.columns), steps)
+    return Cost(seconds, 8 * (5 * system.size**2 + 4 * system.size * system.columns), len(degrees))
 
 
 def cg(system: System, problem: Problem, rates: Rates) -> Cost:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from ascribe.planning.choose import Plan
-from ascribe.planning.problem import Block, DampingForm, Problem
+from ascribe.planning.problem import DampingForm, Problem
 from ascribe.result import Candidate, Choice
 from ascribe.settings import Settings
 from ascribe.sources.checkpoints import BlockShape
@@ -33,7 +33,7 @@ def problem_of(
         damping = (cast(DampingForm, spec.damping.form), min(spec.damping.factors))
     return Problem(
         curvature=spec.curvature.kind,
-        blocks=tuple(Block(shape.rank, shape.long_side) for shape in shapes),
+        blocks=tuple(shapes),
         train_rows=train_rows,
         columns=validation_rows + 1 if spec.output.per_validation_row else 1,
         classes=classes,

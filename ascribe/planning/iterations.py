@@ -1,4 +1,4 @@
-"""How many steps an iterative solver takes, by arithmetic alone."""
+"""How many steps conjugate gradients take, by arithmetic alone."""
 
 from __future__ import annotations
 
@@ -32,12 +32,3 @@ def cg_iterations(*, condition: float, tail: float, size: int, tolerance: float,
         return outliers + (0 if left == 1 else digits / (2 * math.atanh(1 / math.sqrt(left))))
 
     return max(1, math.ceil(min(_FORGOTTEN * size, steps(0), steps(balance))))
-
-
-def schulz_steps(*, condition: float, tolerance: float) -> int:
-    """The smallest ``k >= 1`` with ``1 / T_{2^k}((kappa + 1) / (kappa - 1)) <= tolerance``, see the solver."""
-    if condition <= 1:
-        return 1
-    # T_m(cosh y) = cosh(m y); y from atanh keeps the digits that (kappa + 1) / (kappa - 1) loses near 1.
-    y = 2 * math.atanh(1 / math.sqrt(condition))
-    return max(1, math.ceil(math.log2(math.acosh(1 / tolerance) / y)))

@@ -13,10 +13,11 @@ from torch import Generator
 from ascribe.errors import LimitExceeded
 from ascribe.planning import costs
 from ascribe.planning.choose import CONSIDERED, Plan, plan
-from ascribe.planning.iterations import cg_iterations, schulz_steps
-from ascribe.planning.of_job import problem_of
+from ascribe.planning.from_spec import problem_of
+from ascribe.planning.iterations import cg_iterations
 from ascribe.planning.problem import Problem
 from ascribe.planning.rates import CPU
+from ascribe.settings import Settings
 from ascribe.sources.checkpoints import BlockShape
 from ascribe.spec import PAIRS
 from benchmarks import auto
@@ -26,9 +27,9 @@ from worker.operators import Damped, DenseOperator
 from worker.solvers.cg import Cg
 from worker.solvers.cholesky import Cholesky
 from worker.solvers.lissa import Lissa
-from worker.solvers.schulz import chebyshev_steps
 from worker.solvers.solve import solve
 
+SETTINGS = Settings()
 MINILM = (BlockShape("query", rank=8, long_side=384),) * 24
 
 
@@ -47,12 +48,6 @@ def _problem(curvature: str = "gfim", **changes: Any) -> Problem:
 
 def _candidates(made: Plan) -> dict[str, Any]:
     return {candidate.solver: candidate for candidate in made.candidates}
-
-
-@pytest.mark.parametrize("condition", [1.0, 1.5, 1e2, 1e4, 1e6, 1e9])
-@pytest.mark.parametrize("tolerance", [1e-2, 1e-6, 1e-10])
-def test_schulz_steps_are_those_of_the_solver(condition: float, tolerance: float) -> None:
-    assert schulz_steps(condition=condition, tolerance=tolerance) == chebyshev_steps(condition, tolerance)
 
 
 def test_the_limits_are_those_of_the_solvers() -> None:
@@ -160,11 +155,16 @@ def test_a_job_becomes_a_problem(per_row: bool, columns: int) -> None:
     spec = make_spec(
         damping={"relative_to_largest": 0.5}, output={"per_validation_row": per_row, "self_influence": True}
     )
-    problem = problem_of(spec, MINILM, train_rows=2000, validation_rows=6, classes=2, tolerance=1e-6)
-    expected = _problem(columns=columns, damping=("relative_to_largest", 0.5), self_influence=True)
+    problem = problem_of(spec, MINILM, train_rows=2000, validation_rows=6, classes=2, settings=SETTINGS)
+    expected = _problem(
+        columns=columns,
+        damping=("relative_to_largest", 0.5),
+        self_influence=True,
+        memory_bytes=SETTINGS.max_solve_bytes,
+    )
     assert problem == expected
     none = make_spec(curvature="none", solver="identity")
-    assert problem_of(none, MINILM, train_rows=1, validation_rows=1, classes=2, tolerance=0.1).damping is None
+    assert problem_of(none, MINILM, train_rows=1, validation_rows=1, classes=2, settings=SETTINGS).damping is None
 
 
 def test_rates_are_measured_quickly_and_once() -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from ascribe.planning.schulz_degrees import start_angle
 from ascribe.status import SolveStatus
 from worker.operators import Damped, DenseOperator, RowsOperator
 from worker.solvers.schulz import Schulz
 from worker.solvers.schulz_inverse import choose, cold_start, invert
-from worker.solvers.schulz_steps import start_angle
 from worker.solvers.solve import relative_residual, solve
 
 

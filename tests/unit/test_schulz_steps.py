@@ -8,16 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from worker.solvers.schulz_steps import (
-    PRODUCTS,
-    add_identity,
-    coefficients,
-    degrees_for,
-    iterate,
-    products_of,
-    residual,
-    start_angle,
-)
+from ascribe.planning.schulz_degrees import PRODUCTS, degrees_for, products_of, start_angle
+from worker.solvers.schulz_steps import add_identity, coefficients, iterate, residual
 
 DEGREES = tuple(PRODUCTS)
 

@@ -16,9 +16,10 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
+from ascribe.planning.schulz_degrees import degrees_for, products_of, start_angle
 from ascribe.status import SolveStatus
 from worker.operators import DenseOperator
-from worker.solvers.schulz_steps import add_identity, degrees_for, iterate, products_of, residual, start_angle
+from worker.solvers.schulz_steps import add_identity, iterate, residual
 from worker.spectrum import lanczos
 from worker.ticks import tick
 

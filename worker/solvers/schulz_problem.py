@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ascribe.planning.schulz_degrees import start_angle
 from worker.operators import Damped, DenseOperator
 from worker.solvers.base import require
-from worker.solvers.schulz_steps import start_angle
 from worker.solvers.woodbury import dense_system, few_rows
 
 _EPSILON = 2.0**-52

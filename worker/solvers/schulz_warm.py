@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ascribe.planning.schulz_degrees import start_angle
 from worker.solvers.schulz_inverse import Start
-from worker.solvers.schulz_steps import add_identity, residual, start_angle
+from worker.solvers.schulz_steps import add_identity, residual
 
 # The path's interval is that of an exact inverse; its error is to be small against the lower end.
 _NEGLIGIBLE = 0.01
