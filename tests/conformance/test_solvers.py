@@ -166,7 +166,7 @@ CASES = (
         excluded=_SQUARES,
     ),
     Case("lissa-scaled", Lissa(), scaled_rows, 0.01, conditions=(1e1, 1e2), capped=Lissa(steps=5), excluded=_SQUARES),
-    Case("lissa-products", Lissa(), products, 0.01, conditions=(1e1,), capped=Lissa(steps=5), excluded=_SQUARES),
+    Case("lissa-products", Lissa(), products, 0.01, conditions=(4.0,), capped=Lissa(steps=5), excluded=_SQUARES),
     Case(
         "identity",
         Identity(),
