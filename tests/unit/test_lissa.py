@@ -110,6 +110,18 @@ def test_the_default_damping_needs_no_more_steps_than_are_allowed() -> None:
         assert Lissa().init(_damped(0.005, _rows(tail=tail))).plan.steps < 1500
 
 
+def test_a_small_residual_does_not_pass_for_a_small_error() -> None:
+    """Nearly all of ``v`` lies along the largest eigenvalue; nearly all of the solution comes of the rest."""
+    operator = _damped(0.005)
+    matrix_PP = operator.matmul(torch.eye(300, dtype=torch.float64))
+    _, basis_PP = torch.linalg.eigh(matrix_PP)
+    rhs_PK = basis_PP[:, -1:] + 0.008 * basis_PP[:, :1]
+    solution = solve(operator, rhs_PK, Lissa())
+    exact_PK = torch.linalg.solve(matrix_PP, rhs_PK)
+    assert float(solution.relative_residual_K.max()) < 0.001
+    assert float((solution.x_PK - exact_PK).norm() / exact_PK.norm()) < 0.05
+
+
 def test_growth_too_slow_to_run_away_at_once_ends_at_an_anchor() -> None:
     operator = _damped(0.01)
     plan = Lissa(batch_size=200).init(operator).plan
