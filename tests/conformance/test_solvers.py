@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 from torch import Generator, Tensor
 
 from ascribe.status import SolveStatus
+from tests.support.softmax import HEAD, Softmax, softmax_batches
+from worker.curvature.gauss_newton import GaussNewtonProducts
 from worker.operators import Damped, DenseOperator, IdentityOperator, LinearOperator, RowsOperator
 from worker.saved import Saved
 from worker.solvers.base import Reusable, Solver
@@ -28,6 +30,7 @@ from worker.solvers.identity import Identity
 from worker.solvers.lissa import Lissa
 from worker.solvers.schulz import Schulz
 from worker.solvers.solve import solve
+from worker.spectrum import largest_eigenvalue
 from worker.storage import write_tensors
 
 P = 24
@@ -59,6 +62,20 @@ def rows(count: int) -> Callable[[float], Damped]:
         return Damped(RowsOperator([grad_NP[:5], grad_NP[5:]]), 1 / condition)
 
     return build
+
+
+def scaled_rows(condition: float) -> Damped:
+    """The same matrix as :func:`rows` from shorter rows that count five to an example."""
+    plain = rows(40)(condition)
+    assert isinstance(plain.operator, RowsOperator)
+    chunks = [chunk / math.sqrt(5) for chunk in plain.operator.chunks]
+    return Damped(RowsOperator(chunks, scale=5.0), plain.damping)
+
+
+def products(condition: float) -> Damped:
+    """The Gauss-Newton Hessian of a classifier with ``P`` weights, by products with the model."""
+    operator = GaussNewtonProducts(Softmax().double(), softmax_batches(17, 5, 18), HEAD)
+    return Damped(operator, largest_eigenvalue(operator, Generator().manual_seed(0)) / condition)
 
 
 def identity(_: float) -> Damped:
@@ -170,6 +187,8 @@ CASES = (
         capped=Cg(rank=0, max_iterations=2),
         excluded=_ANY,
     ),
+    Case("lissa-scaled", Lissa(), scaled_rows, 0.01, conditions=(1e1, 1e2), capped=Lissa(steps=5), excluded=_SQUARES),
+    Case("lissa-products", Lissa(), products, 0.01, conditions=(4.0,), capped=Lissa(steps=5), excluded=_SQUARES),
     Case(
         "identity",
         Identity(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +15,7 @@ from ascribe.settings import Settings
 from ascribe.sources.checkpoints import BlockShape, inspect_checkpoint
 from ascribe.sources.rows import Labels, read_rows
 from ascribe.spec import DatasetSpec, FileSource, ModelSpec, ParametersSpec
+from tests.support.softmax import HEAD, Softmax, softmax_batches
 from tests.support.tiny import LABELS, TARGETS, make_checkpoint, make_rows, write_rows
 from worker.curvature.gauss_newton import GaussNewtonProducts, gauss_newton_rows
 from worker.curvature.rebatch import Rebatch
@@ -175,27 +175,11 @@ class _Backwards(torch.autograd.Function):
         return gradients[0] * (1 - x.tanh().square())
 
 
-class _Small(nn.Module):
-    """Two layers with ``tanh`` between; its JVP exists only if ``tanh`` is PyTorch's own."""
-
-    def __init__(self, tanh: Any) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding = nn.Embedding(30, 6)
-        self.inner = nn.Linear(6, 5)
-        self.outer = nn.Linear(5, len(LABELS))
-        self._tanh = tanh
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Tensor) -> SimpleNamespace:
-        mean_NF = (self.embedding(input_ids) * attention_mask[:, :, None]).sum(1) / attention_mask.sum(1, keepdim=True)
-        return SimpleNamespace(logits=self.outer(self._tanh(self.inner(mean_NF))))
-
-
-def test_a_layer_without_forward_mode_is_told_and_differenced_in_float64(tmp_path: Path) -> None:
-    batches = _subject(tmp_path).batches
-    blocks = (BlockShape("inner.weight", 5, 6), BlockShape("outer.weight", 3, 5), BlockShape("outer.bias", 1, 3))
-    fallen = GaussNewtonProducts(_Small(_Backwards.apply), batches, blocks)
-    exact_PP = Subject(_Small(torch.tanh).double(), batches, blocks).dense()
+def test_a_layer_without_forward_mode_is_told_and_differenced_in_float64() -> None:
+    batches = softmax_batches(4, 1, 2)
+    blocks = (BlockShape("inner.weight", 8, 8), BlockShape("outer.weight", 3, 8), BlockShape("outer.bias", 1, 3))
+    fallen = GaussNewtonProducts(Softmax(_Backwards.apply), batches, blocks)
+    exact_PP = Subject(Softmax().double(), batches, blocks).dense()
     x_PK = _vectors(fallen.size)
     assert "central differences" in fallen.notes[0]
     assert "float64" in fallen.notes[0]
@@ -204,12 +188,12 @@ def test_a_layer_without_forward_mode_is_told_and_differenced_in_float64(tmp_pat
     assert fallen.trace() == pytest.approx(float(exact_PP.trace()), rel=1e-5)
 
 
-def test_a_broken_model_does_not_pass_for_one_without_forward_mode(tmp_path: Path) -> None:
+def test_a_broken_model_does_not_pass_for_one_without_forward_mode() -> None:
     def broken(_: Tensor) -> Tensor:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        GaussNewtonProducts(_Small(broken), _subject(tmp_path).batches, (BlockShape("outer.weight", 3, 5),))
+        GaussNewtonProducts(Softmax(broken), softmax_batches(2), HEAD)
 
 
 def test_picked_rows_are_the_rows(tmp_path: Path) -> None:

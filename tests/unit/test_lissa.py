@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -57,6 +58,8 @@ def test_the_plan_is_arithmetic() -> None:
     assert plan.step_size == pytest.approx(1 / (1 + 0.01 + 2 / 8))
     assert plan.steps >= steps_needed(plan.step_size * 0.01, 0.01)
     assert plan.steps % plan.anchor_every == 0
+    anchors = plan.steps // plan.anchor_every
+    assert plan.products == pytest.approx(anchors + (plan.steps - anchors) * 8 / 1000)
 
 
 def test_a_batch_of_everything_has_no_noise_term() -> None:
@@ -64,6 +67,67 @@ def test_a_batch_of_everything_has_no_noise_term() -> None:
     assert plan.batch_size == 1000
     assert plan.anchor_every == 1
     assert plan.step_size == pytest.approx(1 / 1.01)
+
+
+def test_a_batch_larger_than_the_set_is_all_of_it_and_says_so() -> None:
+    operator = _damped(0.1)
+    solution = solve(operator, _rhs(), Lissa(batch_size=201))
+    assert solution.status is SolveStatus.CONVERGED
+    assert solution.stats.plan is not None
+    assert solution.stats.plan["batch_size"] == 200
+    assert "every step takes all of them" in solution.stats.notes[0]
+    assert not solve(operator, _rhs(), Lissa(batch_size=200)).stats.notes
+
+
+@pytest.mark.parametrize("tail", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("relative", [0.1, 0.02, 0.005])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_prediction_is_a_certificate(tail: float, relative: float, seed: int) -> None:
+    """For the steps a run took, whether it stopped early or not: the measured residual is at most twice it."""
+    operator = _damped(relative, _rows(tail=tail))
+    for lissa in (Lissa(seed=seed), Lissa(seed=seed, tolerance=1e-3), Lissa(seed=seed, steps=100)):
+        solution = solve(operator, _rhs(), lissa)
+        stats = solution.stats
+        assert stats.plan is not None
+        predicted = stats.plan["predicted_residual"]
+        assert predicted == pytest.approx(math.exp(-stats.plan["step_size"] * operator.damping * stats.iterations))
+        assert float(solution.relative_residual_K.max()) <= 2 * predicted
+        assert stats.products <= math.ceil(solution.state.plan.products)
+
+
+@pytest.mark.parametrize("tail", [0.0, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_batch_of_any_size_is_stable_whatever_the_tail(tail: float, batch_size: int) -> None:
+    """Uniform draws with the trace for a constant ran away on real gradients: the draws are what keeps it exact."""
+    solution = solve(_damped(0.1, _rows(tail=tail)), _rhs(), Lissa(batch_size=batch_size))
+    assert solution.status is SolveStatus.CONVERGED
+    assert solution.state.plan.stability == pytest.approx(1)
+
+
+def test_the_default_damping_needs_no_more_steps_than_are_allowed() -> None:
+    """0.005 of the largest eigenvalue: the plan is the same for every matrix, since the batch follows the trace."""
+    for tail in (0.0, 1.0, 2.0):
+        assert Lissa().init(_damped(0.005, _rows(tail=tail))).plan.steps < 1500
+
+
+def test_a_small_residual_does_not_pass_for_a_small_error() -> None:
+    """Nearly all of ``v`` lies along the largest eigenvalue; nearly all of the solution comes of the rest."""
+    operator = _damped(0.005)
+    matrix_PP = operator.matmul(torch.eye(300, dtype=torch.float64))
+    _, basis_PP = torch.linalg.eigh(matrix_PP)
+    rhs_PK = basis_PP[:, -1:] + 0.008 * basis_PP[:, :1]
+    solution = solve(operator, rhs_PK, Lissa())
+    exact_PK = torch.linalg.solve(matrix_PP, rhs_PK)
+    assert float(solution.relative_residual_K.max()) < 0.001
+    assert float((solution.x_PK - exact_PK).norm() / exact_PK.norm()) < 0.05
+
+
+def test_growth_too_slow_to_run_away_at_once_ends_at_an_anchor() -> None:
+    operator = _damped(0.01)
+    plan = Lissa(batch_size=200).init(operator).plan
+    solution = solve(operator, _rhs(), Lissa(batch_size=200, step_size=2.1 / plan.largest_eigenvalue))
+    assert solution.status is SolveStatus.DIVERGED
+    assert solution.stats.iterations <= 60
 
 
 def test_explicit_values_are_honoured_and_warned_about() -> None:
@@ -91,6 +155,7 @@ def test_a_plan_over_the_limit_names_a_damping_that_fits(options: dict[str, floa
     lissa = Lissa(**options)  # type: ignore[arg-type]
     with pytest.raises(PlanExceedsSteps) as refusal:
         lissa.init(_damped(1e-4))
+    assert all(way in refusal.value.detail for way in ("solver cg", "curvature ekfac"))
     numbers = re.search(r"damping of ([\d.e+-]+) relative .* \(([\d.e+-]+) absolute\)", refusal.value.detail)
     assert numbers
     assert lissa.init(_damped(float(numbers[1]))).plan.steps <= lissa.max_steps

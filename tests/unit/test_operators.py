@@ -6,6 +6,9 @@ from torch import Generator, Tensor
 
 from worker import operators
 from worker.operators import Damped, DenseOperator, IdentityOperator, RowsOperator
+from worker.solvers.cholesky import Cholesky
+from worker.solvers.datainf import DataInf
+from worker.solvers.solve import solve
 
 
 def _gradients(count: int = 23, size: int = 7) -> Tensor:
@@ -66,6 +69,25 @@ def test_the_noise_of_a_sampled_product_is_the_trace_times_c(rows: RowsOperator)
     torch.testing.assert_close(torch.stack(squares).sum(dim=0), rows.trace() * rows.matmul(x_PK))
 
 
+def test_a_scale_is_the_same_matrix_as_longer_rows(rows: RowsOperator) -> None:
+    """Whoever reads it: products, draws, norms, and the solvers that read rows, slabs or columns."""
+    plain = RowsOperator([_gradients().double() * 2])
+    scaled = RowsOperator(rows.chunks, scale=4.0)
+    x_PK = torch.randn(7, 3, dtype=torch.float64, generator=Generator().manual_seed(2))
+    indices = plain.draw(9, Generator().manual_seed(1))
+    assert torch.equal(scaled.draw(9, Generator().manual_seed(1)), indices)
+    torch.testing.assert_close(scaled.matmul(x_PK), plain.matmul(x_PK))
+    torch.testing.assert_close(scaled.matmul_sampled(x_PK, indices), plain.matmul_sampled(x_PK, indices))
+    torch.testing.assert_close(scaled.squared_norms(), plain.squared_norms())
+    assert (scaled.trace(), scaled.max_squared_norm()) == pytest.approx((plain.trace(), plain.max_squared_norm()))
+    torch.testing.assert_close(torch.cat(list(scaled.slabs())), torch.cat(list(plain.slabs())))
+    torch.testing.assert_close(torch.cat(list(scaled.columns()), dim=1), torch.cat(list(plain.columns()), dim=1))
+    torch.testing.assert_close(scaled.rows(indices).double().sum(dim=0), plain.rows(indices).sum(dim=0))
+    for solver in (Cholesky(), DataInf()):
+        found, expected = (solve(Damped(operator, 0.1), x_PK, solver) for operator in (scaled, plain))
+        torch.testing.assert_close(found.x_PK, expected.x_PK)
+
+
 def test_damping_enters_once() -> None:
     matrix_PP = torch.diag(torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
     damped = Damped(DenseOperator(matrix_PP), 0.5)
@@ -83,5 +105,7 @@ def test_refuses_what_is_no_operator() -> None:
         RowsOperator([torch.zeros(2, 3), torch.zeros(2, 4)])
     with pytest.raises(ValueError, match="one row"):
         RowsOperator([torch.zeros(0, 3)])
+    with pytest.raises(ValueError, match="scale"):
+        RowsOperator([torch.zeros(2, 3)], scale=0.0)
     with pytest.raises(ValueError, match="damping"):
         Damped(IdentityOperator(3), -1.0)

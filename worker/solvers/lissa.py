@@ -7,8 +7,9 @@ draws its batches, and the slowest part of the error shrinks by ``1 - step_size 
 A fixed step size leaves a noise floor in proportion to ``v``: plain LiSSA ends at a residual of 0.1 to 0.8 where the
 condition is 100. So now and then, at every *anchor*, we form the exact residual ``r = v - A u`` and go on with LiSSA
 for the correction, ``A d = r`` from ``d = 0``. The floor then sinks with the residual, which falls as predicted, like
-``exp(-step_size * damping * T)``, and a column stops at the anchor at which it has converged. Written out this is the
-control variate ``C_B (u - a) + C a`` of SVRG (Johnson & Zhang 2013) around the anchor's iterate ``a``.
+``exp(-step_size * damping * T)``, and a column stops at the anchor at which its residual and its error are both within
+the tolerance, or when the plan is done, by when the residual should be. Written out this is the control variate
+``C_B (u - a) + C a`` of SVRG (Johnson & Zhang 2013) around the anchor's iterate ``a``.
 """
 
 from __future__ import annotations
@@ -169,12 +170,12 @@ class Lissa(Reusable[LissaState]):
     def compute(self, state: LissaState, rhs_PK: Tensor) -> tuple[Tensor, SolveStatus, Stats]:
         """Run the plan. The batches depend on the seed alone, so a column's result is its own."""
         dtype = torch.float32 if self.tolerance >= _FLOAT32_TOLERANCE else torch.float64
-        x_PK, status, steps, anchors = _run(state, rhs_PK.to(dtype), self.tolerance, self.seed)
+        x_PK, status, steps, corrections = _run(state, rhs_PK.to(dtype), self.tolerance, self.seed)
         plan = state.plan
-        sampled = (steps - anchors) * plan.batch_size / state.examples.count
+        sampled = max(0, steps - corrections) * plan.batch_size / state.examples.count
         stats = Stats(
             iterations=steps,
-            products=anchors + math.ceil(sampled),
+            products=corrections + math.ceil(sampled),
             condition_bound=1 + plan.largest_eigenvalue / state.operator.damping,
             precision="float32" if dtype == torch.float32 else "float64",
             plan=asdict(plan) | {"predicted_residual": _predicted(plan.step_size, state.operator.damping, steps)},
@@ -195,22 +196,24 @@ class Lissa(Reusable[LissaState]):
 
 
 def _run(state: LissaState, rhs_PK: Tensor, tolerance: float, seed: int) -> tuple[Tensor, SolveStatus, int, int]:
-    """Returns the solutions ``[P, K]``, the outcome, the steps taken and the number of anchors."""
+    """Returns the solutions ``[P, K]``, the outcome, the steps taken and how many corrections they are part of."""
     plan, operator = state.plan, state.operator
     generator = Generator().manual_seed(seed)
     x_PK = torch.zeros_like(rhs_PK)
     live_K = torch.arange(rhs_PK.shape[1])  # the columns still iterated; u, v, r and d are of these alone
     u_PK, v_PK = torch.zeros_like(rhs_PK), rhs_PK
     for step in range(0, plan.steps, plan.anchor_every):
-        r_PK = v_PK - operator.matmul(u_PK)
+        r_PK = v_PK - operator.matmul(u_PK) if step else v_PK
         x_PK[:, live_K] = u_PK
         norm_K, residual_K = v_PK.norm(dim=0), r_PK.norm(dim=0)
         if not bool((residual_K <= _RUNAWAY * norm_K).all()):
-            return x_PK, SolveStatus.DIVERGED, step, step // plan.anchor_every + 1
-        keep_K = residual_K > tolerance * norm_K
+            return x_PK, SolveStatus.DIVERGED, step, step // plan.anchor_every
+        # The error of u is at most ||r|| / damping. Where v lies along large eigenvalues u is short, and what a small
+        # residual leaves out can be all that tells one example's score from another's.
+        keep_K = residual_K > tolerance * torch.minimum(norm_K, operator.damping * u_PK.norm(dim=0))
         live_K, u_PK, v_PK, r_PK = live_K[keep_K], u_PK[:, keep_K], v_PK[:, keep_K], r_PK[:, keep_K]
         if len(live_K) == 0:
-            return x_PK, SolveStatus.CONVERGED, step, step // plan.anchor_every + 1
+            return x_PK, SolveStatus.CONVERGED, step, step // plan.anchor_every
         inner = min(plan.anchor_every, plan.steps - step)
         d_PK, taken = _correct(state, r_PK, _RUNAWAY / operator.damping * norm_K[keep_K], inner, generator)
         u_PK = u_PK + d_PK
