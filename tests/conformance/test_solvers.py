@@ -21,8 +21,8 @@ from ascribe.status import SolveStatus
 from worker.eigen_operators import EigenOperator, PreconditionedOperator
 from worker.operators import Damped, DenseOperator, IdentityOperator, LinearOperator, RowsOperator
 from worker.saved import Saved
-from worker.solvers.base import Reusable, Solver
 from worker.solvers.astra import Astra
+from worker.solvers.base import Reusable, Solver
 from worker.solvers.cholesky import Cholesky
 from worker.solvers.datainf import DataInf
 from worker.solvers.eigenbasis import Eigenbasis
@@ -70,14 +70,15 @@ def eigen(condition: float) -> Damped:
 
 def preconditioned(condition: float) -> Damped:
     """Rows whose second moment is the Kronecker product, in its two blocks, that the preconditioner has within 1.5."""
-    blocks, bases = [], []
+    blocks, basis_PP = [], torch.zeros(P, P, dtype=torch.float64)
     for seed, value_P in enumerate(_spectrum(condition).clamp(min=0).reshape(2, 12)):
         left_RR, right_DD = _orthonormal(3, 3, seed=seed), _orthonormal(4, 4, seed=9 + seed)
         off_P = torch.linspace(1, 1.5, 12, dtype=torch.float64)
         blocks.append(EigenOperator(left_RR, right_DD, (off_P * value_P).reshape(3, 4)))
-        bases.append(torch.kron(left_RR, right_DD))
+        columns = slice(12 * seed, 12 * seed + 12)
+        basis_PP[columns, columns] = torch.kron(left_RR, right_DD)
     singular_P = (400 * _spectrum(condition).clamp(min=0)).sqrt()
-    grad_NP = _orthonormal(400, P, seed=2) * singular_P @ torch.block_diag(*bases).T
+    grad_NP = _orthonormal(400, P, seed=2) * singular_P @ basis_PP.T
     return Damped(PreconditionedOperator(RowsOperator([grad_NP[:5], grad_NP[5:]]), blocks), 1 / condition)
 
 

@@ -53,7 +53,7 @@ def gradients(model: nn.Module, batches: Sequence[Batch], of: Cotangent) -> list
     """Every block's per-example gradients ``[N, R * D]`` in float64."""
     per_example = PerExampleGradients(model, blocks(model), of)
     grad_NP = torch.cat([per_example(batch)[1] for batch in batches]).double()
-    return list(grad_NP.split([block.size for block in blocks(model)], dim=1))
+    return list(torch.split(grad_NP, [block.size for block in blocks(model)], dim=1))
 
 
 def second_moment(grad_NP: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from worker.spectrum import lanczos
 _BATCH_FACTOR = 4
 _ANCHORS_PER_DECAY = 2
 # The noise is a mean over so many random vectors and as many batches of this size.
-_PROBES = 4
+_PROBES = 8
 _PROBE_BATCH = 64
 # A residual in float32 is good to about 1e-7 times the condition; this leaves the tolerance ten times that.
 _FLOAT32_ERROR = 1e-6
@@ -79,7 +79,7 @@ class AstraState:
 
 @dataclass(frozen=True)
 class Astra(Reusable[AstraState]):
-    """Takes a :class:`PreconditionedOperator`. What is ``None`` is chosen from the spectrum; what is not is honoured."""
+    """Takes a :class:`PreconditionedOperator`. What is ``None`` the spectrum decides; what is not is honoured."""
 
     keeps: ClassVar[str] = "the plan; the iteration runs anew for every right-hand side"
 
