@@ -93,7 +93,7 @@ class PreconditionedOperator(SampledOperator):
         return max(block.norm_bound() for block in self.blocks)
 
     def _parts(self, x_PK: Tensor) -> zip[tuple[EigenOperator, Tensor]]:
-        return zip(self.blocks, x_PK.split([block.size for block in self.blocks]), strict=True)
+        return zip(self.blocks, torch.split(x_PK, [block.size for block in self.blocks]), strict=True)
 
     def matmul(self, x_PK: Tensor) -> Tensor:
         return self.examples.matmul(x_PK)

@@ -27,7 +27,7 @@ from ascribe.status import SolveStatus
 from worker.eigen_operators import PreconditionedOperator
 from worker.operators import Damped, LinearOperator
 from worker.saved import Saved
-from worker.solvers import anchored
+from worker.solvers.anchored import AnchoredIteration
 from worker.solvers.base import Reusable, Stats, require
 from worker.spectrum import lanczos
 
@@ -35,7 +35,7 @@ from worker.spectrum import lanczos
 _BATCH_FACTOR = 4
 _ANCHORS_PER_DECAY = 2
 # The noise is a mean over so many random vectors and as many batches of this size.
-_PROBES = 4
+_PROBES = 8
 _PROBE_BATCH = 64
 # A residual in float32 is good to about 1e-7 times the condition; this leaves the tolerance ten times that.
 _FLOAT32_ERROR = 1e-6
@@ -79,7 +79,7 @@ class AstraState:
 
 @dataclass(frozen=True)
 class Astra(Reusable[AstraState]):
-    """Takes a :class:`PreconditionedOperator`. What is ``None`` is chosen from the spectrum; what is not is honoured."""
+    """Takes a :class:`PreconditionedOperator`. What is ``None`` the spectrum decides; what is not is honoured."""
 
     keeps: ClassVar[str] = "the plan; the iteration runs anew for every right-hand side"
 
@@ -175,15 +175,16 @@ class Astra(Reusable[AstraState]):
         """Run the plan. The batches depend on the seed alone, so a column's result is its own."""
         plan, examples, damping = state.plan, state.examples, state.operator.damping
         dtype = torch.float32 if self.tolerance >= _FLOAT32_ERROR * plan.plain_condition else torch.float64
-        x_PK, status, steps, anchors = anchored.run(
+        iteration = AnchoredIteration(
             state.operator,
             examples,
-            plan,
             lambda r_PK: examples.precondition(r_PK, damping),
-            rhs_PK.to(dtype),
-            tolerance=self.tolerance,
-            seed=self.seed,
+            step_size=plan.step_size,
+            batch_size=plan.batch_size,
+            steps=plan.steps,
+            anchor_every=plan.anchor_every,
         )
+        x_PK, status, steps, anchors = iteration.run(rhs_PK.to(dtype), tolerance=self.tolerance, seed=self.seed)
         sampled = max(0, steps - anchors) * plan.batch_size / examples.count
         stats = Stats(
             iterations=steps,
