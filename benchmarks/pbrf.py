@@ -217,7 +217,7 @@ def _problems(subject: Subject, sizes: Sizes) -> Iterator[Problem]:
     for relative in (0.005, 0.001):
         layers = [nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10)]
         yield _digits(f"MLP {relative:g}", layers, train, chosen, steps, relative)
-    yield _language(subject, min(sizes.rows, 100), sizes.queries, 5 if quick else 16)
+    yield _language(subject, min(sizes.rows, 40), sizes.queries, 5 if quick else 8)
 
 
 class _Classifier(nn.Module):
