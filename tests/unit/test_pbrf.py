@@ -94,7 +94,7 @@ class Dense:
         self.x_NF, self.y_N = whole(TRAIN_BATCHES)
 
     def logits(self, theta_P: Tensor, x_NF: Tensor) -> Tensor:
-        pieces = theta_P.split([shape.numel() for shape in self._shapes.values()])
+        pieces = torch.split(theta_P, [shape.numel() for shape in self._shapes.values()])
         named = {name: piece.view(shape) for (name, shape), piece in zip(self._shapes.items(), pieces, strict=True)}
         logits_NC: Tensor = torch.func.functional_call(self._model, named, (x_NF,)).logits
         return logits_NC
@@ -133,7 +133,9 @@ class Dense:
         matrix_PP = matrix_PP + DAMPING * torch.eye(len(matrix_PP), dtype=torch.float64)
         residual_C = p_NC[row] - nn.functional.one_hot(self.y_N[row], CLASSES)
         gradient_QP = torch.func.jacrev(self.losses)(self.start_P)
-        return gradient_QP @ torch.linalg.solve(matrix_PP, jacobian_NCP[row].T @ residual_C)
+        x_P: Tensor = torch.linalg.solve(matrix_PP, jacobian_NCP[row].T @ residual_C)
+        score_Q: Tensor = gradient_QP @ x_P
+        return score_Q
 
 
 def check(model: Model, row: int, **options: Any) -> Any:
@@ -338,9 +340,8 @@ def test_agreement_is_pearson_and_spearman_of_each_column() -> None:
     assert math.isnan(found["a"].spearman_Q[2])
     assert found["b"].spearman_Q.tolist() == pytest.approx([-1.0] * 3)
     mean, lowest = mean_and_minimum(found["a"].pearson_Q)
-    assert (mean, lowest) == (
-        pytest.approx(float(found["a"].pearson_Q[:2].mean())), pytest.approx(float(found["a"].pearson_Q[:2].min()))
-    )  # fmt: skip
+    assert mean == pytest.approx(float(found["a"].pearson_Q[:2].mean()))
+    assert lowest == pytest.approx(float(found["a"].pearson_Q[:2].min()))
 
 
 def test_agreement_refuses_what_it_cannot_compare() -> None:

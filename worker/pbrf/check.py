@@ -6,6 +6,7 @@ up-weighting z lowers the loss of q, and up to the response's curvature what ``g
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ class Pbrf:
         start_P = self._objective.start_P
         grad_P = self._objective.gradient(start_P, row, 1.0)
         move_P = self._inverse(grad_P)
-        length = float(grad_P @ move_P) ** 0.5
+        length = math.sqrt(float(grad_P @ move_P))
         if length == 0.0:
             return 1.0  # a row without a gradient moves nothing
         return min(_REACH / length, _STRIDE * (1 + float(start_P.norm())) / float(move_P.norm()))

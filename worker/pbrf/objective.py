@@ -49,14 +49,17 @@ class Objective:
             self._start_probabilities = [self._logits(self.start_P, batch).softmax(1) for batch in self._train]
 
     def gradient(self, theta_P: Tensor, row: int, weight: float) -> Tensor:
-        """``grad f`` at ``theta_P``, ``[P]``: one pass over the train rows; at ``theta_s`` it is ``weight grad L``.
+        """``grad f`` at ``theta_P``, ``[P]``: a pass over the train rows; at ``theta_s``, ``weight grad L``.
 
         The vectors that are pulled back from the logits are written down, ``p - p_s`` and ``p - e_y``, not left to the
-        differentiation of a divergence: they are exact zeros where the model is where it was.
+        differentiation of a divergence: they are exact zeros where the model is where it was, and not computed there.
         """
         theta_P = theta_P.detach().requires_grad_(True)
         total_P = self.damping * (theta_P.detach() - self.start_P)
+        moved = not torch.equal(theta_P, self.start_P)
         for batch, start_NC in zip(self._train, self._start_probabilities, strict=True):
+            if not moved and row not in batch.positions:
+                continue
             logits_NC = self._logits(theta_P, batch)
             cotangent_NC = (logits_NC.detach().softmax(1) - start_NC) / self.rows
             if row in batch.positions:
