@@ -24,7 +24,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     names = list(dict.fromkeys(each["method"] for each in cells))
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ascribe", "font.size": 8}):
         figure = Figure(figsize=(3 * len(counts), 6), layout="constrained", facecolor="white")
-        grid = figure.subplots(2, len(counts), sharey=True, squeeze=False)
+        grid = figure.subplots(2, len(counts), sharex="row", sharey=True, squeeze=False)
         for column, count in enumerate(counts):
             chosen = [each for each in cells if each["count"] == count]
             for row, key in enumerate(("products", "seconds")):
@@ -33,8 +33,9 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
             grid[0][column].set_title(f"D = {chosen[0]['size']}, N = {count}, condition {condition:.3g}", fontsize=8)
         for row in grid:
             row[0].set_ylabel("relative error")
+        figure.suptitle("solid: products of two matrices, dashed: of the matrix with a vector", fontsize=8)
         handles, labels = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(names), frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="svg", metadata={"Date": None})
 
@@ -50,7 +51,7 @@ def _panel(axes: Axes, cells: Sequence[Cell], key: str, names: Sequence[str]) ->
             color=COLORS[names.index(each["method"])], label=each["method"],
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", ylim=(FLOOR / 3, CEILING * 3))
-    axes.set_xlabel("products (solid: of two matrices, dashed: with a vector)" if key == "products" else "seconds")
+    axes.set_xlabel(key)
     axes.minorticks_off()
     axes.grid(color="#dddddd", linewidth=0.5)
     axes.spines[["top", "right"]].set_visible(False)
