@@ -54,7 +54,7 @@ def _fits(x: Tensor, weight_OI: Tensor) -> bool:
 
 
 class _Arranged:
-    """Weights in the order in which oneDNN reads them: arranging one takes as long as some fifty rows of its product."""
+    """Weights in the order in which oneDNN reads them. Arranging one takes as long as fifty rows of its product."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[Tensor, bool], Tensor] = {}
