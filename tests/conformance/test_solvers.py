@@ -79,6 +79,8 @@ def products(condition: float) -> Damped:
     """The Gauss-Newton Hessian of a classifier with ``P`` weights, by products with the model."""
     operator = GaussNewtonProducts(Softmax().double(), softmax_batches(17, 5, 18), HEAD)
     return Damped(operator, largest_eigenvalue(operator, Generator().manual_seed(0)) / condition)
+
+
 def eigen(condition: float) -> Damped:
     value_RD = _spectrum(condition).reshape(4, 6).clamp(min=0)
     return Damped(EigenOperator(_orthonormal(4, 4, seed=4), _orthonormal(6, 6, seed=5), value_RD), 1 / condition)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from worker.gradients import onednn
 from worker.gradients.onednn import OneDnnLinear
 
 
@@ -42,6 +44,57 @@ def test_frozen_layers_give_what_plain_ones_give() -> None:
     assert "_LinearBackward" not in _pass(model, x)[2], "the context is closed"
 
 
+def _multiplied_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each product from here on has."""
+    multiply, rows = onednn._multiply, []
+
+    def counting(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
+        rows.append(x.flatten(0, -2).shape[0])
+        return multiply(x, weight_OI, bias_O)
+
+    monkeypatch.setattr(onednn, "_multiply", counting)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("read", "rows"),
+    [
+        ((slice(None), 0), 5),  # one token of each row, as a classifier's head does
+        ((slice(None), slice(None), slice(1, None)), 35),  # all rows, and nothing of the column that is looked at first
+    ],
+)
+def test_backward_multiplies_the_rows_that_are_not_zero(
+    monkeypatch: pytest.MonkeyPatch, read: tuple[Any, ...], rows: int
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(96, 64).requires_grad_(False)
+    x = torch.randn(5, 7, 96, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(x)[read].square().sum(), x)
+    with OneDnnLinear():
+        loss = layer(x)[read].square().sum()
+    multiplied = _multiplied_rows(monkeypatch)
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert multiplied == [rows]
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_are_arranged_once_and_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two layers fits, forward and backward. Products are the same for all that."""
+    layers = [nn.Linear(64, 64).requires_grad_(False) for _ in range(2)]
+    monkeypatch.setattr(onednn, "_ARRANGED_BYTES", 2 * layers[0].weight.nbytes)
+    seen, tight = [], OneDnnLinear()
+    x = torch.randn(9, 64, requires_grad=True)
+    for layer in layers:
+        for mode in (OneDnnLinear(), tight, tight):
+            with mode:
+                y = layer(x)
+            seen.append(torch.cat([y, *torch.autograd.grad(y.square().sum(), x)]).detach())
+    assert [len(tight._arranged._kept), tight._arranged._room] == [2, 0]
+    for first in (0, 3):
+        assert torch.equal(seen[first], seen[first + 1])
+        assert torch.equal(seen[first], seen[first + 2])
+
+
 def test_trained_layers_keep_their_gradients() -> None:
     model = _layers()
     with OneDnnLinear():
@@ -51,7 +104,8 @@ def test_trained_layers_keep_their_gradients() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_precisions_stay_as_they_are(dtype: torch.dtype) -> None:
-    weight_OI, x = torch.randn(80, 96, dtype=dtype), torch.randn(4, 96, dtype=dtype)
+    weight_OI = nn.Parameter(torch.randn(80, 96, dtype=dtype), requires_grad=False)
+    x = torch.randn(4, 96, dtype=dtype)
     with OneDnnLinear():
         fast = linear(x, weight_OI)
     assert fast.dtype == dtype

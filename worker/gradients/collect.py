@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from ascribe.sources.rows import Rows
 from ascribe.store import Store
 from worker import memory
 from worker.data import make_batches
-from worker.gradients import cache
+from worker.gradients import cache as shards
 from worker.gradients.cache import Gradients
 from worker.gradients.cotangents import Cotangent
 from worker.gradients.per_example import PerExampleGradients
@@ -48,9 +49,13 @@ def collect(
         StorageFailed: the cache directory has no room, or cannot be written or read.
     """
 
-    def compute(start: int, stop: int) -> tuple[Tensor, Tensor]:
+    @cache
+    def prepare() -> tuple[LoadedModel, PerExampleGradients]:
         loaded = load()
-        gradients = PerExampleGradients(loaded.model, checkpoint.blocks, of)
+        return loaded, PerExampleGradients(loaded.model, checkpoint.blocks, of)
+
+    def compute(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        loaded, gradients = prepare()
         loss_N = torch.empty(stop - start)
         grad_NP = torch.empty(stop - start, checkpoint.parameters)
         batches = make_batches(
@@ -67,7 +72,7 @@ def collect(
         memory.give_back()  # writing the shard needs twice its size
         return loss_N, grad_NP
 
-    return cache.collect(
+    return shards.collect(
         folder,
         len(rows),
         checkpoint.parameters,

@@ -11,17 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 _SMALLEST = 64  # a side of a weight: LoRA's own narrow matrices are slower this way
+_ARRANGED_BYTES = 256 << 20  # a weight beyond is arranged anew for every product, as all would be without keeping them
+_USUAL_ROWS = 1024  # tokens of a batch, for which a weight is arranged; others can use it too
 
 
 class OneDnnLinear(TorchFunctionMode):
     """``with OneDnnLinear():`` runs the model's frozen float32 layers on the CPU, forward and backward, in oneDNN.
 
-    Everything else runs as it would outside, and so does all of it where PyTorch was built without oneDNN.
+    Everything else runs as it would outside, and so does all of it where PyTorch was built without oneDNN. One object
+    serves many batches of a model whose weights stay as they are, and holds copies of them.
     """
 
     def __init__(self) -> None:
@@ -30,12 +33,13 @@ class OneDnnLinear(TorchFunctionMode):
         # reads this when it makes the first one.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         self._available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # the same
+        self._arranged = _Arranged()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is linear and self._available and not kwargs and _fits(args[0], args[1]):
-            return _Linear.apply(*args)  # type: ignore[no-untyped-call]  # theirs has no annotations
+        if func is linear and self._available and not kwargs and _fits(*args[:2]):
+            return _Linear.apply(self._arranged, *args)  # type: ignore[no-untyped-call]  # theirs has no annotations
         return func(*args, **(kwargs or {}))
 
 
@@ -43,23 +47,59 @@ def _fits(x: Tensor, weight_OI: Tensor) -> bool:
     return (
         x.dtype == weight_OI.dtype == torch.float32
         and x.device.type == "cpu"
+        and isinstance(weight_OI, nn.Parameter)  # and no passing tensor, which it would not pay to arrange
         and not weight_OI.requires_grad
         and min(weight_OI.shape) >= _SMALLEST
     )
+
+
+class _Arranged:
+    """Weights in the order in which oneDNN reads them. Arranging one takes as long as fifty rows of its product."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Tensor, bool], Tensor] = {}
+        self._room = _ARRANGED_BYTES
+
+    def __call__(self, weight_OI: Tensor, *, turned: bool) -> Tensor:
+        """``weight_OI``, or where ``turned`` its transpose, for :func:`_multiply`."""
+        key = weight_OI, turned
+        if key not in self._kept:
+            weight = weight_OI.detach().T if turned else weight_OI.detach()
+            if weight.nbytes > self._room:
+                return weight
+            self._room -= weight.nbytes
+            self._kept[key] = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _USUAL_ROWS)
+        return self._kept[key]
 
 
 class _Linear(torch.autograd.Function):
     """``x W^T + b`` for a frozen ``W``: the only gradient is that of ``x``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
-        ctx.save_for_backward(weight_OI)
-        return _multiply(x, weight_OI, bias_O)
+    def forward(ctx: Any, arranged: _Arranged, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        ctx.arranged, ctx.weight_OI = arranged, weight_OI  # a parameter, which is neither an input's nor an output's
+        return _multiply(x, arranged(weight_OI, turned=False), bias_O)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (weight_OI,) = ctx.saved_tensors
-        return _multiply(gradients[0], weight_OI.T, None), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, None, None]:
+        weight_IO = ctx.arranged(ctx.weight_OI, turned=True)
+        return None, _multiply_used(gradients[0], weight_IO, ctx.weight_OI.shape[1]), None, None
+
+
+def _multiply_used(gradient: Tensor, weight_IO: Tensor, inputs: int) -> Tensor:
+    """The product, of those rows alone that are not zero where these are few.
+
+    In a classifier's last layer they are: its head reads one token of each row. The layer's products, but for key and
+    value, are a sixth of the backward pass.
+    """
+    rows_MO = gradient.flatten(0, -2)
+    # One column tells nearly always: the whole is looked at only where that pays.
+    if 2 * int(rows_MO[:, 0].count_nonzero()) > len(rows_MO):
+        return _multiply(gradient, weight_IO, None)
+    used = rows_MO.any(1).nonzero().flatten()
+    product_MI = rows_MO.new_zeros(len(rows_MO), inputs)
+    product_MI[used] = _multiply(rows_MO[used], weight_IO, None)
+    return product_MI.view(*gradient.shape[:-1], inputs)
 
 
 def _multiply(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:

@@ -58,6 +58,7 @@ class PerExampleGradients:
         model.requires_grad_(False)  # an earlier selection's parameters would only lengthen the graph
         self._parameters = sum(block.size for block in blocks)
         self.linears = _select(model, blocks)
+        self._fast = OneDnnLinear()
 
     def __call__(self, batch: Batch, start: int = 0) -> tuple[Tensor, Tensor]:
         loss_N, calls = self.differentiate(batch, start)
@@ -69,7 +70,7 @@ class PerExampleGradients:
     def differentiate(self, batch: Batch, start: int = 0) -> tuple[Tensor, Iterator[Call]]:
         """``loss_N``, and for every call of a selected layer its inputs and output gradients, float32 by token."""
         rows = [start + position for position in batch.positions]
-        with _recorded(self.linears) as calls, OneDnnLinear(), torch.enable_grad():
+        with _recorded(self.linears) as calls, self._fast, torch.enable_grad():
             logits_NC = self._model(**batch.inputs).logits
             exact_NC = logits_NC.detach().double()
             loss_N = nn.functional.cross_entropy(exact_NC, batch.labels_N, reduction="none").float()
