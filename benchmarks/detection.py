@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from ascribe.errors import AscribeError
@@ -22,10 +23,9 @@ from benchmarks.cells import Cell, cell, seen_on, slug, table
 from benchmarks.child import quiet
 from benchmarks.detection_data import DATASETS, Dataset, noisy_corpus
 from benchmarks.detection_methods import DEFAULT, LOSS, METHODS, Method
-from benchmarks.detection_model import fine_tune
 from examples.demo.corpus import Corpus, write
 from examples.demo.detection import detect
-from examples.demo.finetune import BASE, Recipe
+from examples.demo.finetune import BASE, Recipe, copy_base, fine_tune
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
 
@@ -78,7 +78,12 @@ class Model:
             alpha=2 * self.rank,
             max_length=self.sizes.max_length,
         )
-        return fine_tune(data_root / BASE, data_root / f"{self.name}-lora", corpus, self.dataset.labels, recipe)
+        base, adapter, labels = data_root / BASE, data_root / f"{self.name}-lora", self.dataset.labels
+        if not base.exists():
+            copy_base(base)
+        learned = fine_tune(base, adapter, corpus, labels, recipe, Console(quiet=True))
+        first = sum(row.label == labels[0] for row in corpus.validation) / len(corpus.validation)
+        return learned | {"majority": max(first, 1 - first)}
 
     def spec(self, method: Method) -> JobSpec:
         model = {"base": BASE, "adapter": f"{self.name}-lora", "max_length": self.sizes.max_length}
