@@ -26,8 +26,14 @@ class Method:
         return -value if self.vector == MEAN else value
 
 
-def _spec(curvature: str, solver: str, relative: float | None = None, **options: Any) -> dict[str, Any]:
-    damping = {} if relative is None else {"damping": {"relative": relative}}
+def _spec(
+    curvature: str, solver: str, relative: float | None = None, *, largest: float | None = None, **options: Any
+) -> dict[str, Any]:
+    damping: dict[str, Any] = {}
+    if relative is not None:
+        damping = {"damping": {"relative": relative}}
+    if largest is not None:
+        damping = {"damping": {"relative_to_largest": largest}}
     return {"curvature": {"kind": curvature}, "solver": {"kind": solver} | options} | damping
 
 
@@ -36,10 +42,8 @@ DEFAULT = Method("gfim + schulz, default", _spec("gfim", "schulz"))
 LOSS = Method("training loss", PLAIN, vector=TRAIN_LOSS)
 METHODS = (
     DEFAULT,
-    Method("gfim + cholesky", _spec("gfim", "cholesky")),
     *(Method(f"gfim + schulz, damping {x:g}", _spec("gfim", "schulz", x)) for x in (0.01, 1.0, 10.0)),
     Method("gfim_unnormalized + schulz", _spec("gfim_unnormalized", "schulz")),
-    Method("gfim_unnormalized + cholesky", _spec("gfim_unnormalized", "cholesky")),
     *(
         Method(f"gfim_unnormalized + schulz, damping {x:g}", _spec("gfim_unnormalized", "schulz", x))
         for x in (0.01, 1.0, 10.0)
@@ -47,9 +51,11 @@ METHODS = (
     Method("empirical_fisher + cholesky", _spec("empirical_fisher", "cholesky")),
     Method("empirical_fisher + lissa", _spec("empirical_fisher", "lissa")),
     Method("gauss_newton + cholesky", _spec("gauss_newton", "cholesky")),
-    Method("gauss_newton + cholesky, relative damping 0.1", _spec("gauss_newton", "cholesky", 0.1)),
+    Method("gauss_newton + cholesky, 0.05 of the largest", _spec("gauss_newton", "cholesky", largest=0.05)),
+    Method("gauss_newton + cholesky, damping 0.1", _spec("gauss_newton", "cholesky", 0.1)),
     Method("gauss_newton + lissa", _spec("gauss_newton", "lissa")),
     Method("ekfac + eigenbasis", _spec("ekfac", "eigenbasis")),
+    Method("ekfac + eigenbasis, damping 10", _spec("ekfac", "eigenbasis", 10.0)),
     # HyperINF's released code: GFIM without the 1/R, DataInf's damping, 30 steps from 5e-5 I and 1e-3 added once more.
     Method(
         "HyperINF as published",

@@ -21,6 +21,7 @@ from benchmarks.cells import Cell, cell, seen_on, table
 from benchmarks.timing import device_at_hand, timed
 from worker.operators import Damped, DenseOperator, RowsOperator
 from worker.solvers.schulz import Schulz
+from worker.solvers.schulz_inverse import Precision
 
 T = TypeVar("T")
 
@@ -28,8 +29,8 @@ TOLERANCE = 1e-6
 REPEATS = 3
 # In float64 and at once: the matrices, their sum with the damping, and what a step or a factorisation works on.
 MATRICES_HELD = 12
-RATED = ("float64", "float32", "tfloat32", "bfloat16")
-SOLVERS = {"float32": Schulz(TOLERANCE)}
+PRECISIONS: tuple[Precision, ...] = ("float64", "float32", "tfloat32", "bfloat16")
+SOLVERS = {each: Schulz(TOLERANCE, precision=each, memory_bytes=2**40) for each in PRECISIONS}
 """By the precision of the early steps; the last are float64's."""
 
 
@@ -55,7 +56,7 @@ def study(folder: Path, *, quick: bool = False) -> Iterator[Table]:
         print("No CUDA card is at hand: nothing was measured, and nothing is claimed.")
         return
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else "the processor, to show that it runs"
-    rates = cell(folder / "rates.json", lambda: {each: _rate(each, sizes.rate_size, device) for each in RATED})
+    rates = cell(folder / "rates.json", lambda: {each: _rate(each, sizes.rate_size, device) for each in PRECISIONS})
     cells = [
         cell(
             folder / f"d{size}-b{blocks}-k{condition:g}.json",
@@ -66,7 +67,7 @@ def study(folder: Path, *, quick: bool = False) -> Iterator[Table]:
         for blocks in sizes.blocks
         if _fits(size, blocks, device)
     ]
-    rated = ", ".join(f"{each} {rates[each] / 1e12:.3g}" for each in RATED)
+    rated = ", ".join(f"{each} {rates[each] / 1e12:.3g}" for each in PRECISIONS)
     result = table(
         f"Schulz to {TOLERANCE:g} and Cholesky, {sizes.columns} right-hand sides a block; {card}; "
         f"products at {rated} TFLOP/s",
@@ -131,10 +132,11 @@ def _systems(size: int, blocks: int, condition: float, device: torch.device) -> 
 
 def _schulz(operators: list[Damped], rhs_BDK: Tensor, solver: Schulz) -> tuple[Tensor, float, int, tuple[str, ...]]:
     """Solutions; products in low precision and in all, of one block; what the solver had to say."""
-    states = [solver.init(operator) for operator in operators]
+    states = list(solver.init_all(operators))
     x_BDK = torch.stack([solver.compute(*pair)[0] for pair in zip(states, rhs_BDK, strict=True)])
     stats = states[0].stats
-    return x_BDK, (stats.plan or {}).get("low_precision_products", 0), stats.products, stats.notes
+    assert stats.plan is not None
+    return x_BDK, stats.plan["low_precision_products"], stats.products, stats.notes
 
 
 def _cholesky(operators: list[Damped], rhs_BDK: Tensor, dtype: torch.dtype) -> Tensor:
