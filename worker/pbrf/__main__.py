@@ -61,7 +61,7 @@ def check(
 
     For each chosen train row its weight is raised and lowered a little, the proximal Bregman objective is optimised
     both times in float64, and the change of every validation row's loss is compared with the scores of the spec's
-    method. Models and rows are read below $ASCRIBE_DATA_ROOT, no server is needed. It takes about fifteen passes over
+    method. Models and rows are read below $ASCRIBE_DATA_ROOT, no server is needed. It takes about ten passes over
     the train set for each row: limit the train rows (train.limit in the spec) where the model is not small.
 
     Example: python -m worker.pbrf spec.json --count 20 --compare gfim+cholesky,datainf,identity
