@@ -154,8 +154,7 @@ def falling(spec: JobSpec) -> list[int]:
 def _dampings(block: CurvatureBlock, spec: JobSpec) -> list[float]:
     if spec.damping is None:  # curvature 'none'
         return [0.0]
-    # A generator for each block: what one block draws must not depend on which others were kept.
-    unit = damping_unit(block, spec.damping.form, Generator().manual_seed(spec.seed))
+    unit = damping_unit(block, spec.damping.form, spec.seed)
     return [factor * unit for factor in spec.damping.factors]
 
 

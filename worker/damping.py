@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Generator
-
 from worker.curvature.block import CurvatureBlock
-from worker.spectrum import largest_eigenvalue
+from worker.spectrum import top
 
 
-def damping_unit(block: CurvatureBlock, form: str, generator: Generator) -> float:
+def damping_unit(block: CurvatureBlock, form: str, seed: int) -> float:
     """What a factor of 1 means: the block's mean squared gradient entry, its largest eigenvalue, or 1.
 
     Raises:
@@ -20,7 +18,7 @@ def damping_unit(block: CurvatureBlock, form: str, generator: Generator) -> floa
         case "relative":
             return block.mean_squared_entry
         case "relative_to_largest":
-            return largest_eigenvalue(block.operator, generator)
+            return top(block.operator, seed).value
         case "absolute":
             return 1.0
         case _:

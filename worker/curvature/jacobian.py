@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ascribe.sources.checkpoints import BlockShape
 from worker.data import Batch
-from worker.gradients.per_example import _plain_name
+from worker.gradients.per_example import plain_name
 
 Logits = Callable[[Mapping[str, Tensor]], Tensor]
 Middle = Callable[[Tensor, Tensor], Tensor]
@@ -140,7 +140,7 @@ class _Part:
 
 
 def _parts(model: nn.Module, blocks: Sequence[BlockShape]) -> tuple[_Part, ...]:
-    named = {_plain_name(name): (name, parameter) for name, parameter in model.named_parameters()}
+    named = {plain_name(name): (name, parameter) for name, parameter in model.named_parameters()}
     parts = []
     for block, stop in zip(blocks, accumulate(block.size for block in blocks), strict=True):
         name, parameter = named[block.name]

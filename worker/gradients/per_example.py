@@ -86,7 +86,7 @@ class PerExampleGradients:
 
 def _select(model: nn.Module, blocks: Sequence[BlockShape]) -> list[SelectedLinear]:
     modules = dict(model.named_modules())
-    owners = {_plain_name(name): name for name, _ in model.named_parameters()}
+    owners = {plain_name(name): name for name, _ in model.named_parameters()}
     slots: dict[str, dict[str, Slot]] = {}
     offset = 0
     for block in blocks:
@@ -110,7 +110,7 @@ def _select(model: nn.Module, blocks: Sequence[BlockShape]) -> list[SelectedLine
     return selected
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
     """A parameter's name as the adapter file has it: without peft's wrappers."""
     name = name.removeprefix("base_model.model.")
     return name.replace(".modules_to_save.default.", ".").replace(".default.", ".")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from ascribe.result import Diagnostics
 from ascribe.sources.checkpoints import BlockShape
@@ -149,7 +149,7 @@ def _resolved(
     assert spec.damping is not None
     mean_squared_entry = float(gradient_rows(model, blocks, train).double().square().mean())
     whole = CurvatureBlock("all parameters", curvature, 1, curvature.size, mean_squared_entry)
-    unit = damping_unit(whole, spec.damping.form, Generator().manual_seed(spec.seed))
+    unit = damping_unit(whole, spec.damping.form, spec.seed)
     return spec.damping.factors[0] * unit
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ascribe.errors import UnsupportedModel
 from ascribe.sources.checkpoints import BlockShape
-from worker.gradients.per_example import _plain_name
+from worker.gradients.per_example import plain_name
 
 
 class FlatParameters:
@@ -20,7 +20,7 @@ class FlatParameters:
     """
 
     def __init__(self, model: nn.Module, blocks: Sequence[BlockShape]) -> None:
-        by_name = {_plain_name(name): (name, parameter) for name, parameter in model.named_parameters()}
+        by_name = {plain_name(name): (name, parameter) for name, parameter in model.named_parameters()}
         missing = [block.name for block in blocks if block.name not in by_name]
         if missing:
             raise UnsupportedModel.at(

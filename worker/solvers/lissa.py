@@ -27,7 +27,7 @@ from ascribe.status import SolveStatus
 from worker.operators import Damped, SampledOperator
 from worker.saved import Saved
 from worker.solvers.base import Reusable, Stats, require
-from worker.spectrum import BATCH_FACTOR, lanczos
+from worker.spectrum import BATCH_FACTOR, top
 
 # Anchors in the time in which the slowest error shrinks by e: at 1 the noise slows the solve by a third, at 3 the
 # exact products do.
@@ -36,8 +36,6 @@ _ANCHORS_PER_DECAY = 2
 _FLOAT32_TOLERANCE = 1e-3
 # No solution is longer than ||v|| / damping, and x = 0 leaves a residual of ||v||: ten times that has run away.
 _RUNAWAY = 10.0
-# The upper bound on the largest eigenvalue is then 1 % too long at most, and so is the plan.
-_LANCZOS_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class Lissa(Reusable[LissaState]):
             PlanExceedsSteps: if the plan needs more than ``max_steps``.
         """
         examples = require(operator, SampledOperator)  # type: ignore[type-abstract]  # only isinstance
-        ritz = lanczos(examples, Generator().manual_seed(self.seed), _LANCZOS_TOLERANCE)
+        ritz = top(examples, self.seed)
         plan = self.plan(
             trace=examples.trace(),
             largest_eigenvalue=min(ritz.upper, examples.norm_bound()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Generator, Tensor
@@ -60,6 +61,20 @@ def lanczos(operator: LinearOperator, generator: Generator, tolerance: float = 1
         projected_MM[step, step + 1] = projected_MM[step + 1, step] = beta
         vector_P = vector_P / beta
     return ritz
+
+
+_known: WeakKeyDictionary[LinearOperator, dict[tuple[int, float], RitzValue]] = WeakKeyDictionary()
+
+
+def top(operator: LinearOperator, seed: int, tolerance: float = 1e-3) -> RitzValue:
+    """:func:`lanczos` from a seed, once an operator: its damping, a plan, and the check before it all ask for the same.
+
+    A product may be a pass of the model over all rows.
+    """
+    known = _known.setdefault(operator, {})
+    if (seed, tolerance) not in known:
+        known[seed, tolerance] = lanczos(operator, Generator().manual_seed(seed), tolerance)
+    return known[seed, tolerance]
 
 
 def largest_eigenvalue(operator: LinearOperator, generator: Generator, tolerance: float = 1e-3) -> float:
