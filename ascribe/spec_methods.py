@@ -79,6 +79,11 @@ class SchulzSolver(Part):
     iterations: StrictInt | None = Field(
         default=None, ge=1, le=200, description="Steps of the published start (30 there); not an option of 'chebyshev'."
     )
+    precision: Literal["auto", "float64", "float32", "tfloat32", "bfloat16"] = Field(
+        default="auto",
+        description="Of the early steps of 'chebyshev'; the last are float64 whatever this is, and where the measured "
+        "error says that too little was left to correct, all are taken again in float64, with a warning.",
+    )
     warm_start: Sha256 | None = Field(
         default=None,
         description="The `solution_fingerprint` in an earlier job's provenance: the inverses it left on the worker are "
@@ -91,8 +96,10 @@ class SchulzSolver(Part):
             raise PydanticCustomError(
                 "iterations_not_an_option", "the number of 'chebyshev' steps follows from the tolerance; leave it out"
             )
-        if self.warm_start is not None and self.start == "published":
-            raise PydanticCustomError("warm_start_not_an_option", "the published start is fixed; leave warm_start out")
+        if self.start == "published" and (self.warm_start is not None or self.precision != "auto"):
+            raise PydanticCustomError(
+                "published_as_it_is", "the published start and precision are fixed; leave warm_start and precision out"
+            )
         return self
 
 

@@ -31,7 +31,12 @@ def build_solver(spec: JobSpec) -> Solver[Any]:
     """The solver ``spec.solver`` names, with its options."""
     match spec.solver:
         case SchulzSolver() as schulz:
-            return Schulz(tolerance=schulz.tolerance, start=schulz.start, iterations=schulz.iterations or 30)
+            return Schulz(
+                tolerance=schulz.tolerance,
+                start=schulz.start,
+                precision=schulz.precision,
+                iterations=schulz.iterations or 30,
+            )
         case CholeskySolver():
             return Cholesky()
         case DataInfSolver():

@@ -92,7 +92,8 @@ def test_every_value_of_a_path_is_checked_against_the_steps() -> None:
         ({"output": {"role_of_inverse": {}}, "curvature": {"kind": "none"}, "solver": {"kind": "identity"}},
          "role_without_inverse"),
         ({"output": {"self_influence": True}, "solver": {"kind": "cg"}}, "self_influence_with_iteration"),
-        ({"solver": {"kind": "schulz", "start": "published", "warm_start": "0" * 64}}, "warm_start_not_an_option"),
+        ({"solver": {"kind": "schulz", "start": "published", "warm_start": "0" * 64}}, "published_as_it_is"),
+        ({"solver": {"kind": "schulz", "start": "published", "precision": "float32"}}, "published_as_it_is"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_go_together(fields: dict[str, Any], expected: str) -> None:
