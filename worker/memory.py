@@ -28,7 +28,7 @@ def peak_bytes() -> int:
 def give_back() -> None:
     """Hand what was freed back to the system where the C library can (glibc), which by itself keeps the holes.
 
-    Batches of ever other shapes leave ever other holes: without this, a long pass over the rows grows for a while.
+    Batches of ever other shapes leave ever other holes; a pass over many rows starts each shard without them.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from worker.gradients import onednn
-from worker.gradients.onednn import OneDnnLinear
+from worker.gradients.onednn import PROGRAM_CACHES, OneDnnLinear
 
 
 def _layers() -> nn.Sequential:
@@ -112,12 +114,42 @@ def test_other_precisions_stay_as_they_are(dtype: torch.dtype) -> None:
     assert torch.equal(fast, linear(x, weight_OI))
 
 
-def test_onednn_keeps_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set by the first use and never against the operator's own setting."""
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+@pytest.mark.parametrize("name", PROGRAM_CACHES)
+def test_the_operators_own_setting_stands(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.delenv(name, raising=False)
     OneDnnLinear()
-    assert os.environ[name] == "64"
+    assert os.environ[name] == "32"
     monkeypatch.setenv(name, "5")
     OneDnnLinear()
     assert os.environ[name] == "5"
+
+
+MANY_SHAPES = """
+import torch
+from pathlib import Path
+from torch import nn
+from worker import memory
+from worker.gradients.onednn import OneDnnLinear
+
+def own_bytes():
+    memory.give_back()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+torch.set_num_threads(1)
+layer, mode = nn.Linear(384, 384).requires_grad_(False), OneDnnLinear()
+sizes = []
+with mode, torch.no_grad():
+    for rows in range(100, 300):
+        layer(torch.ones(rows, 384))
+        if rows in (199, 299):
+            sizes.append(own_bytes())
+print(sizes[1] - sizes[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_shapes_that_are_over_leave_nothing_behind() -> None:
+    """In a process of its own, whose first program it is: a hundred more shapes would take 50 MB."""
+    done = subprocess.run([sys.executable, "-c", MANY_SHAPES], check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 8 << 20

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
+PROGRAM_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+"""Variables that say how many compiled programs are kept, by oneDNN and by PyTorch's layer above it."""
+
 _SMALLEST = 64  # a side of a weight: LoRA's own narrow matrices are slower this way
 _ARRANGED_BYTES = 256 << 20  # a weight beyond is arranged anew for every product, as all would be without keeping them
 _USUAL_ROWS = 1024  # tokens of a batch, for which a weight is arranged; others can use it too
@@ -29,9 +32,11 @@ class OneDnnLinear(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        # Every shape of batch is a program of its own to oneDNN, which keeps 1024 of them, hundreds of megabytes. It
-        # reads this when it makes the first one.
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+        # Every shape of batch is a few programs of its own, 0.5 MB each. oneDNN keeps 1024 of them, and PyTorch's layer
+        # above it again 1024: a pass over many rows would grow by hundreds of megabytes. Both read this when they make
+        # the first one. A batch needs some ten.
+        for name in PROGRAM_CACHES:
+            os.environ.setdefault(name, "32")
         self._available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]  # the same
         self._arranged = _Arranged()
 
