@@ -26,7 +26,6 @@ from ascribe.sources.checkpoints import BlockShape, Checkpoint
 from ascribe.sources.rows import Rows
 from worker import memory
 from worker.data import Batch, make_batches
-from worker.gradients.collect import GIVE_BACK_BATCHES
 from worker.gradients.cotangents import Cotangent
 from worker.gradients.per_example import PerExampleGradients, SelectedLinear
 from worker.models import LoadedModel
@@ -122,11 +121,10 @@ def collect_factors(
             rows, start, min(start + settings.shard_rows, len(rows)), loaded.tokenizer,
             max_length=max_length, token_budget=settings.token_budget, device=settings.device,
         )  # fmt: skip
-        for index, batch in enumerate(batches):
-            if index % GIVE_BACK_BATCHES == 0:
-                memory.give_back()
+        for batch in batches:
             sums.add(batch, start)
             on_rows(len(batch.positions))
+        memory.give_back()
     return [KroneckerFactors(found.left_RR.cpu(), found.right_DD.cpu()) for found in sums.factors()]
 
 
