@@ -76,6 +76,26 @@ def test_auto_reaches_its_tolerance_within_its_plan(tail: float, relative: float
     assert not solution.stats.notes
 
 
+def test_a_small_residual_does_not_pass_for_a_small_error() -> None:
+    """Nearly all of ``v`` lies along the largest eigenvalue; nearly all of the solution comes of the rest."""
+    operator = _damped(0.05, _operator(shared=1.0))
+    _, basis_PP = torch.linalg.eigh(_dense(operator))
+    rhs_PK = basis_PP[:, -1:] + 0.008 * basis_PP[:, :1]
+    solution = solve(operator, rhs_PK, Astra())
+    exact_PK = torch.linalg.solve(_dense(operator), rhs_PK)
+    assert float((solution.x_PK - exact_PK).norm() / exact_PK.norm()) < 0.01
+
+
+def test_the_prediction_is_for_the_steps_that_a_run_took() -> None:
+    operator = _damped(1e-3, _operator(tail=0.8))
+    for steps in (None, 2, 5):
+        solution = solve(operator, _rhs(), Astra(steps=steps, tolerance=1e-4))
+        assert solution.stats.plan is not None
+        predicted = solution.stats.plan["predicted_residual"]
+        assert predicted >= solution.state.plan.predicted_residual
+        assert float(solution.relative_residual_K.max()) <= predicted
+
+
 def test_the_plan_bounds_the_preconditioned_spectrum() -> None:
     operator = _damped(1e-3)
     examples = operator.operator
@@ -150,7 +170,7 @@ def _plan(astra: Astra, **changes: float) -> AstraPlan:
         "smallest_eigenvalue": 0.01,
         "noise": 10.0,
         "plain_condition": 1e4,
-        "preconditioner_condition": 100.0,
+        "norms": 10.0,
     } | changes
     return astra.plan(count=1000, **measured)
 
@@ -160,7 +180,7 @@ def test_the_plan_is_arithmetic() -> None:
     assert plan.batch_size == 20
     assert plan.step_size == pytest.approx(1 / (2 + 10 / 20))
     assert plan.anchor_every == 125  # half of 1 / (0.4 * 0.01)
-    assert plan.steps == (14 + 1) * 125  # ln(100 * sqrt(100)) / (0.4 * 0.01) is 1727 steps, 13.8 anchors
+    assert plan.steps == (14 + 1) * 125  # ln(100 * 10) / (0.4 * 0.01) is 1727 steps, 13.8 anchors
     assert plan.condition == pytest.approx(200)
     exact = _plan(Astra(batch_size=5000))
     assert (exact.batch_size, exact.anchor_every, exact.step_size) == (1000, 1, 0.5)

@@ -15,8 +15,7 @@ their number, ``l`` falls, and LiSSA may need fewer steps. So both conditions ar
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -27,13 +26,12 @@ from ascribe.status import SolveStatus
 from worker.eigen_operators import PreconditionedOperator
 from worker.operators import Damped, LinearOperator
 from worker.saved import Saved
-from worker.solvers.anchored import AnchoredIteration
-from worker.solvers.base import Reusable, Stats, require
+from worker.solvers.anchored import ANCHORS_PER_DECAY, AnchoredIteration, Schedule, Stochastic
+from worker.solvers.base import Stats, require
 from worker.spectrum import lanczos
 
 # As in LiSSA: at this many times noise / u examples a batch the noise costs a quarter of the step size.
 _BATCH_FACTOR = 4
-_ANCHORS_PER_DECAY = 2
 # The noise is a mean over so many random vectors and as many batches of this size.
 _PROBES = 8
 _PROBE_BATCH = 64
@@ -45,7 +43,7 @@ _BOTTOM_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class AstraPlan:
+class AstraPlan(Schedule):
     """What a run will do, and the measurements that decided it."""
 
     largest_eigenvalue: float
@@ -56,11 +54,8 @@ class AstraPlan:
     """The mean of ``|B| tr(P^-1 (C_B - C) P^-1 (C_B - C))``, relative to ``tr(P^-1 C)``."""
     plain_condition: float
     """An upper bound on the condition of ``A`` itself."""
-    step_size: float
-    batch_size: int
-    steps: int
-    anchor_every: int
     predicted_residual: float
+    """After ``steps``; in a run's stats, after those that it took."""
     stability: float
     """``step_size (u + noise / |B|)``: stable in mean square up to 1."""
 
@@ -78,41 +73,14 @@ class AstraState:
 
 
 @dataclass(frozen=True)
-class Astra(Reusable[AstraState]):
-    """Takes a :class:`PreconditionedOperator`. What is ``None`` the spectrum decides; what is not is honoured."""
-
-    keeps: ClassVar[str] = "the plan; the iteration runs anew for every right-hand side"
-
-    step_size: float | None = None
-    batch_size: int | None = None
-    steps: int | None = None
-    tolerance: float = 0.01
-    max_steps: int = 5000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.step_size is not None and not (math.isfinite(self.step_size) and self.step_size > 0):
-            raise ValueError("step_size must be positive and finite")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError("batch_size must be at least 1")
-        if not 0 < self.tolerance < 1:
-            raise ValueError("tolerance must lie between 0 and 1")
-        if self.max_steps < 1:
-            raise ValueError("max_steps must be at least 1")
-        if self.steps is not None and not 1 <= self.steps <= self.max_steps:
-            raise ValueError("steps must lie between 1 and max_steps")
+class Astra(Stochastic[AstraState]):
+    """Takes a :class:`PreconditionedOperator`."""
 
     def check(self, operator: Damped) -> None:
         """The kind alone: to know the steps is most of ``init``, which takes dozens of products."""
         require(operator, PreconditionedOperator)
 
     def init(self, operator: Damped) -> AstraState:
-        """Measure the preconditioned spectrum and its noise, and plan; nothing is solved yet.
-
-        Raises:
-            TypeError: if the operator brings no preconditioner.
-            PlanExceedsSteps: if the plan needs more than ``max_steps``.
-        """
         examples = require(operator, PreconditionedOperator)
         generator = Generator().manual_seed(self.seed)
         largest, smallest = _extremes(operator, examples, generator)
@@ -121,7 +89,7 @@ class Astra(Reusable[AstraState]):
             smallest_eigenvalue=smallest,
             noise=_noise(operator.damping, examples, generator),
             plain_condition=1 + lanczos(examples, generator, _TOP_TOLERANCE).upper / operator.damping,
-            preconditioner_condition=1 + examples.preconditioner_bound() / operator.damping,
+            norms=_norms(examples.preconditioner_bound(), operator.damping),
             count=examples.count,
         )
         if plan.steps > self.max_steps:
@@ -144,18 +112,19 @@ class Astra(Reusable[AstraState]):
         smallest_eigenvalue: float,
         noise: float,
         plain_condition: float,
-        preconditioner_condition: float,
+        norms: float,
         count: int,
     ) -> AstraPlan:
-        """The plan for a spectrum, by arithmetic alone. A batch of ``count`` or more means exact products."""
+        """The plan for a spectrum, by arithmetic alone. A batch of ``count`` or more means exact products.
+
+        The residual shrinks in the norm of ``P^-1`` and is asked for in that of ``I``, at most ``norms`` times as long.
+        """
         batch_size = self.batch_size or max(1, math.ceil(_BATCH_FACTOR * noise / largest_eigenvalue))
         batch_size = min(count, batch_size)
         rate_bound = largest_eigenvalue + (0.0 if batch_size == count else noise / batch_size)
         step_size = self.step_size or 1 / rate_bound
         contraction = step_size * smallest_eigenvalue
-        anchor_every = 1 if batch_size == count else math.ceil(1 / (_ANCHORS_PER_DECAY * contraction))
-        # The residual shrinks in the norm of P^-1, and is asked for in that of I.
-        norms = math.sqrt(preconditioner_condition)
+        anchor_every = 1 if batch_size == count else math.ceil(1 / (ANCHORS_PER_DECAY * contraction))
         anchors = math.ceil(steps_needed(contraction, self.tolerance / norms) / anchor_every) + 1
         steps = self.steps or anchor_every * anchors
         return AstraPlan(
@@ -175,26 +144,19 @@ class Astra(Reusable[AstraState]):
         """Run the plan. The batches depend on the seed alone, so a column's result is its own."""
         plan, examples, damping = state.plan, state.examples, state.operator.damping
         dtype = torch.float32 if self.tolerance >= _FLOAT32_ERROR * plan.plain_condition else torch.float64
-        iteration = AnchoredIteration(
-            state.operator,
-            examples,
-            lambda r_PK: examples.precondition(r_PK, damping),
-            step_size=plan.step_size,
-            batch_size=plan.batch_size,
-            steps=plan.steps,
-            anchor_every=plan.anchor_every,
-        )
-        x_PK, status, steps, anchors = iteration.run(rhs_PK.to(dtype), tolerance=self.tolerance, seed=self.seed)
-        sampled = max(0, steps - anchors) * plan.batch_size / examples.count
+        iteration = AnchoredIteration(state.operator, examples, plan, lambda r_PK: examples.precondition(r_PK, damping))
+        outcome = iteration.run(rhs_PK.to(dtype), tolerance=self.tolerance, seed=self.seed)
+        contraction, norms = plan.step_size * plan.smallest_eigenvalue, _norms(examples.preconditioner_bound(), damping)
+        taken = replace(plan, predicted_residual=norms * math.exp(-contraction * outcome.steps))
         stats = Stats(
-            iterations=steps,
-            products=anchors + math.ceil(sampled),
+            iterations=outcome.steps,
+            products=outcome.products(plan.batch_size, examples.count),
             condition_bound=plan.plain_condition,
             precision="float32" if dtype == torch.float32 else "float64",
-            plan=asdict(plan),
+            plan=asdict(taken),
             notes=_notes(plan),
         )
-        return x_PK.to(torch.float64), status, stats
+        return outcome.x_PK.to(torch.float64), outcome.status, stats
 
 
 @dataclass(frozen=True)
@@ -225,6 +187,11 @@ def _extremes(operator: Damped, examples: PreconditionedOperator, generator: Gen
     turned = lanczos(_Preconditioned(operator, examples, largest, -1.0), generator, _BOTTOM_TOLERANCE).upper
     floor = operator.damping / (examples.preconditioner_bound() + operator.damping)  # A >= damping I
     return largest, max(floor, largest - turned)
+
+
+def _norms(preconditioner_bound: float, damping: float) -> float:
+    """The root of the condition of ``P``."""
+    return math.sqrt(1 + preconditioner_bound / damping)
 
 
 def _noise(damping: float, examples: PreconditionedOperator, generator: Generator) -> float:
