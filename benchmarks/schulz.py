@@ -102,12 +102,13 @@ def _real(sizes: Sizes) -> Cell:
     """``A^-1`` of every block by every method, beside that of LU in float64."""
     pair = make_pair("MiniLM", Sample.of(None, sizes.rows, 1), rank=sizes.rank)
     blocks = pair.blocks[: sizes.blocks]
-    parts = gradient_rows(pair.model, blocks, pair.train).split([block.size for block in blocks], dim=1)
+    grad_NP = gradient_rows(pair.model, blocks, pair.train)
+    parts = torch.split(grad_NP, [block.size for block in blocks], dim=1)
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for kind in KINDS:
         methods: dict[str, list[dict[str, Any]]] = {}
-        for shape, grad_NP in zip(blocks, parts, strict=True):
-            block = build_block(shape.name, kind, [grad_NP], shape.rank, shape.long_side)
+        for shape, part_NP in zip(blocks, parts, strict=True):
+            block = build_block(shape.name, kind, [part_NP], shape.rank, shape.long_side)
             for name, outcome in _errors(Damped(block.operator, 0.1 * block.mean_squared_entry)).items():
                 methods.setdefault(name, []).append(outcome)
         found[kind] = methods
