@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 
-from benchmarks import detection, gpu, gradients, latency, memory, queries, reuse, scoring, synthetic
+from benchmarks import detection, gpu, gradients, latency, lissa, memory, queries, reuse, schulz, scoring, synthetic
 from benchmarks.cells import Study
 from benchmarks.result import Row, machine, save, show
 from benchmarks.subject import FULL, QUICK, Sizes, Subject, demo_subject
@@ -35,6 +35,8 @@ BENCHMARKS: dict[str, Callable[[Subject, Sizes], Iterator[Row]]] = {
 STUDIES: dict[str, Study] = {
     "synthetic": synthetic.study,
     "detection": detection.study,
+    "schulz": schulz.study,
+    "lissa": lissa.study,
     "gpu": gpu.study,
 }
 

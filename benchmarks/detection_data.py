@@ -39,6 +39,10 @@ def data_folder() -> Path:
     return Path(folder)
 
 
+def has_data() -> bool:
+    return bool(os.environ.get(DATA_VARIABLE))
+
+
 def noisy_corpus(dataset: Dataset, seed: int, *, train: int, validation: int) -> Corpus:
     """``train`` rows of train.tsv, a fifth of them with the other label, and ``validation`` clean rows of dev.tsv.
 

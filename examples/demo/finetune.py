@@ -126,7 +126,7 @@ def fine_tune(
     Returns its ``accuracy`` on the validation rows and the ``seconds`` it took.
     """
     started = time.perf_counter()
-    with _quiet_transformers(), _few_threads(), torch.random.fork_rng(devices=[]):
+    with quiet_transformers(), _few_threads(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = _lora_model(base, labels, recipe)
         train = _encode(base, corpus.train, labels, recipe)
@@ -138,7 +138,7 @@ def fine_tune(
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Hide three messages that are no news here: the report that the checkpoint has no classifier (we train one), the
     bar of a load that takes a tenth of a second, and what peft calls in transformers under its old name.
     """
