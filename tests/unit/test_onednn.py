@@ -80,6 +80,15 @@ def test_backward_multiplies_the_rows_that_are_not_zero(
     torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_one_vector_and_a_gradient_of_zeros() -> None:
+    layer = nn.Linear(96, 64).requires_grad_(False)
+    x, zeros = torch.randn(96, requires_grad=True), torch.zeros(64)
+    with OneDnnLinear():
+        y = layer(x)
+    torch.testing.assert_close(torch.autograd.grad(y, x, zeros + 1, retain_graph=True)[0], layer.weight.sum(0))
+    assert torch.equal(torch.autograd.grad(y, x, zeros)[0], torch.zeros(96))
+
+
 def test_weights_are_arranged_once_and_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two layers fits, forward and backward. Products are the same for all that."""
     layers = [nn.Linear(64, 64).requires_grad_(False) for _ in range(2)]

@@ -92,12 +92,12 @@ class _Linear(torch.autograd.Function):
 
 
 def _multiply_used(gradient: Tensor, weight_IO: Tensor, inputs: int) -> Tensor:
-    """The product, of those rows alone that are not zero where these are few.
+    """The product, of those rows alone that are not zero where they are few.
 
-    In a classifier's last layer they are: its head reads one token of each row. The layer's products, but for key and
-    value, are a sixth of the backward pass.
+    In a classifier's last layer they are: its head reads one token of each row. With six layers, a seventh of the
+    backward products goes.
     """
-    rows_MO = gradient.flatten(0, -2)
+    rows_MO = gradient.reshape(-1, gradient.shape[-1])
     # One column tells nearly always: the whole is looked at only where that pays.
     if 2 * int(rows_MO[:, 0].count_nonzero()) > len(rows_MO):
         return _multiply(gradient, weight_IO, None)
