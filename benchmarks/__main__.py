@@ -17,7 +17,20 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 
-from benchmarks import detection, gpu, gradients, latency, lissa, memory, queries, reuse, schulz, scoring, synthetic
+from benchmarks import (
+    detection,
+    gpu,
+    gradients,
+    latency,
+    lissa,
+    memory,
+    pbrf,
+    queries,
+    reuse,
+    schulz,
+    scoring,
+    synthetic,
+)
 from benchmarks.cells import Study
 from benchmarks.result import Row, machine, save, show
 from benchmarks.subject import FULL, QUICK, Sizes, Subject, demo_subject
@@ -37,6 +50,7 @@ STUDIES: dict[str, Study] = {
     "detection": detection.study,
     "schulz": schulz.study,
     "lissa": lissa.study,
+    "pbrf": pbrf.study,
     "gpu": gpu.study,
 }
 

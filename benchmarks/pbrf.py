@@ -1,30 +1,30 @@
 """How well every method's scores predict the proximal Bregman response of three small models.
 
-    python -m benchmarks.pbrf [--quick]
-
-A method is a curvature and a solver, one line of :data:`METHODS`; all have one and the same lambda, the check's. What
-was optimised is kept row by row below the data root's ``bench/pbrf``: a run that was cut short goes on where it was.
+A method is a curvature and a solver, one line of :data:`METHODS`; all have one and the same lambda, the check's. A
+model is a cell, and within it what was optimised is kept row by row: that is what takes the time.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from rich.table import Table
 from sklearn.datasets import load_digits
 from torch import Generator, Tensor, nn
 
 from ascribe.sources.checkpoints import BlockShape
-from benchmarks.result import Row, machine, save, show
-from benchmarks.subject import FOLDER, FULL, QUICK, Sizes, Subject, demo_subject, load
+from benchmarks.cells import Cell, cell, seen_on, slug, table
+from benchmarks.subject import DEMO, Subject, load
+from examples.demo.finetune import ADAPTER, BASE, ROWS, prepare
 from worker.curvature.block import CurvatureBlock, CurvatureKind, build_block
 from worker.data import Batch, make_batches
 from worker.operators import Damped, RowsOperator
@@ -39,8 +39,23 @@ from worker.solvers.lissa import Lissa
 from worker.solvers.solve import solve
 from worker.spectrum import largest_eigenvalue
 
-OUTPUT = Path(".ascribe/bench")
-GOAL = 0.9
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    digits: int = 500
+    steps: int = 150
+    """Of the digits' training."""
+    chosen: int = 40
+    """Train rows to check: of the digits, and of MiniLM below."""
+    sentences: int = 40
+    queries: int = 16
+    chosen_sentences: int = 8
+    dampings: tuple[float, ...] = (0.005, 0.001)
+    """Of the MLP, relative to the largest eigenvalue; the others have the first."""
+
+
+FULL = Sizes()
+QUICK = Sizes(digits=20, steps=50, chosen=4, sentences=4, queries=2, chosen_sentences=3, dampings=(0.005,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +140,28 @@ def scores(method: tuple[Curvature, Solver[Any]], prepared: Prepared, rows: list
     return score_ZQ
 
 
-def measure(subject: Subject, sizes: Sizes) -> Iterator[Row]:
-    """Mean Spearman correlation over the validation rows, for every method on every model."""
-    folder = subject.data_root / FOLDER / "pbrf"
-    for problem in _problems(subject, sizes):
-        yield from _measure(problem, folder)
+def study(folder: Path, *, quick: bool = False) -> Iterator[Table]:
+    """Every method on every model: correlations with the responses over the train rows, for each validation row."""
+    cells = {
+        name: cell(folder / f"{slug(name)}.json", partial(_measure, make, folder / "responses"))
+        for name, make in _problems(QUICK if quick else FULL, folder, quick=quick).items()
+    }
+    result = table(
+        "Scores beside proximal Bregman responses: over the validation rows the mean correlation, and the lowest",
+        "model", "N", "P", "rows checked", "Q", "damping", "method", "Spearman", "lowest", "all pairs", "Pearson",
+        "lowest", "CPU seconds",
+    )  # fmt: skip
+    for name, each in cells.items():
+        for method, found in each["methods"].items():
+            keys = ("spearman", "lowest_spearman", "spearman_of_all", "pearson", "lowest_pearson")
+            figures = (f"{found[key]:.3f}" for key in keys)
+            result.add_row(name, *each["sizes"], method, *figures, f"{found['seconds']:.2g}")
+    result.caption = seen_on(cells.values())
+    yield result
 
 
-def _measure(problem: Problem, folder: Path) -> Iterator[Row]:
+def _measure(make: Callable[[], Problem], folder: Path) -> Cell:
+    problem = make()
     model, blocks = problem.model, problem.blocks
     gauss_newton_NP = gauss_newton_rows(model, blocks, problem.train)
     damping = problem.relative * largest_eigenvalue(gauss_newton_NP, Generator().manual_seed(0))
@@ -147,28 +176,26 @@ def _measure(problem: Problem, folder: Path) -> Iterator[Row]:
     trusted = [response for response in responses if response.trusted]
     rows = [response.row for response in trusted]
     differences_ZQ = torch.stack([response.difference_Q for response in trusted])
-    sizes = (
-        f"N = {len(prepared.grad_NP)}, P = {gauss_newton_NP.size}, Z = {len(rows)} of {len(responses)}, "
-        f"Q = {len(prepared.grad_QP)}, lambda = {problem.relative:g} x largest = {damping:.2g}"
-    )
+    methods = {}
     for name, method in METHODS.items():
-        started = time.perf_counter()
-        found = agreement(differences_ZQ, {name: scores(method, prepared, rows)})[name]
-        yield _row(problem, name, found, time.perf_counter() - started, sizes)
+        started = time.process_time()
+        score_ZQ = scores(method, prepared, rows)
+        seconds = time.process_time() - started
+        methods[name] = _correlations(agreement(differences_ZQ, {name: score_ZQ})[name]) | {"seconds": seconds}
+    sizes = (
+        str(len(prepared.grad_NP)), str(gauss_newton_NP.size), f"{len(rows)} of {len(responses)}",
+        str(len(prepared.grad_QP)), f"{problem.relative:g} of the largest, {damping:.2g}",
+    )  # fmt: skip
+    return {"sizes": sizes, "methods": methods}
 
 
-def _row(problem: Problem, name: str, found: Agreement, seconds: float, sizes: str) -> Row:
-    mean, lowest = mean_and_minimum(found.spearman_Q)
+def _correlations(found: Agreement) -> dict[str, float]:
+    spearman, lowest_spearman = mean_and_minimum(found.spearman_Q)
     pearson, lowest_pearson = mean_and_minimum(found.pearson_Q)
-    return Row(
-        f"PBRF, {problem.name}: {name}",
-        mean,
-        "Spearman",
-        f"lowest {lowest:.3f}, all {found.spearman:.3f}, {seconds:.1f} s",
-        f"Pearson {pearson:.3f}, lowest {lowest_pearson:.3f}",
-        sizes,
-        goal=GOAL if name.startswith("gauss_newton +") else None,
-    )
+    return {
+        "spearman": spearman, "lowest_spearman": lowest_spearman, "spearman_of_all": found.spearman,
+        "pearson": pearson, "lowest_pearson": lowest_pearson,
+    }  # fmt: skip
 
 
 def _responses(problem: Problem, prepared: Prepared, folder: Path) -> list[RowResponse]:
@@ -179,19 +206,18 @@ def _responses(problem: Problem, prepared: Prepared, folder: Path) -> list[RowRe
     )  # fmt: skip
     generator = Generator().manual_seed(0)
     rows = sorted(torch.randperm(check.rows, generator=generator)[: problem.chosen].tolist())
-    path = folder / f"{problem.name.replace(' ', '-')}-{_key(prepared)}.json"
-    kept: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-    for row in rows:
-        if str(row) not in kept:
-            response = check.respond(row)
-            kept[str(row)] = asdict(response) | {"difference_Q": response.difference_Q.tolist()}
-            _write(path, json.dumps(kept))
-    return [_response(kept[str(row)]) for row in rows]
+    folder = folder / f"{slug(problem.name)}-{_key(prepared)}"
+    return [_response(cell(folder / f"row-{row}.json", partial(_respond, check, row))) for row in rows]
 
 
-def _response(document: dict[str, Any]) -> RowResponse:
-    difference_Q = torch.tensor(document["difference_Q"], dtype=torch.float64)
-    return RowResponse(**(document | {"difference_Q": difference_Q}))
+def _respond(check: Pbrf, row: int) -> Cell:
+    response = check.respond(row)
+    return asdict(response) | {"difference_Q": response.difference_Q.tolist()}
+
+
+def _response(kept: Cell) -> RowResponse:
+    facts = {name: value for name, value in kept.items() if name != "machine"}
+    return RowResponse(**facts | {"difference_Q": torch.tensor(kept["difference_Q"], dtype=torch.float64)})
 
 
 def _key(prepared: Prepared) -> str:
@@ -202,49 +228,44 @@ def _key(prepared: Prepared) -> str:
     return digest.hexdigest()[:16]
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text)
-    unfinished.replace(path)
-
-
-def _problems(subject: Subject, sizes: Sizes) -> Iterator[Problem]:
-    quick = sizes.rows < FULL.rows
-    train, chosen, steps = (60, 5, 50) if quick else (500, 40, 150)
-    logistic = _digits("logistic", [nn.Linear(64, 10)], train, chosen, steps, 0.005)
-    yield logistic
-    for relative in (0.005, 0.001):
-        layers = [nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10)]
-        yield _digits(f"MLP {relative:g}", layers, train, chosen, steps, relative)
-    yield _language(subject, min(sizes.rows, 40), sizes.queries, 5 if quick else 8)
+def _problems(sizes: Sizes, folder: Path, *, quick: bool) -> dict[str, Callable[[], Problem]]:
+    mlps = {
+        name: partial(_digits, name, (64, 16, 10), sizes, relative)
+        for name, relative in ((f"MLP {relative:g}", relative) for relative in sizes.dampings)
+    }
+    return {
+        "logistic": partial(_digits, "logistic", (64, 10), sizes, sizes.dampings[0]),
+        **mlps,
+        "MiniLM": partial(_language, sizes, folder, quick=quick),
+    }
 
 
 class _Classifier(nn.Module):
     """Called as a classifier of transformers is."""
 
-    def __init__(self, layers: list[nn.Module]) -> None:
+    def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.net = nn.Sequential(*layers)
+        layers: list[nn.Module] = [layer for pair in pairwise(widths) for layer in (nn.Tanh(), nn.Linear(*pair))]
+        self.net = nn.Sequential(*layers[1:])
 
     def forward(self, pixels: Tensor) -> SimpleNamespace:
         return SimpleNamespace(logits=self.net(pixels))
 
 
-def _digits(name: str, layers: list[nn.Module], rows: int, chosen: int, steps: int, relative: float) -> Problem:
+def _digits(name: str, widths: Sequence[int], sizes: Sizes, relative: float) -> Problem:
     """scikit-learn's 8 x 8 digits, a tenth of the train labels wrong; short training by Adam on all rows at once."""
-    generator = Generator().manual_seed(0)
+    generator, rows = Generator().manual_seed(0), sizes.digits
     data = load_digits()
     order_N = torch.randperm(len(data.target), generator=generator)
     pixel_NF, label_N = torch.tensor(data.data)[order_N] / 16, torch.tensor(data.target)[order_N]
     wrong = torch.randperm(rows, generator=generator)[: rows // 10]
     label_N[wrong] = (label_N[wrong] + torch.randint(1, 10, wrong.shape, generator=generator)) % 10
-    model = _Classifier(layers).double()
+    model = _Classifier(widths).double()
     for parameter in model.parameters():
         bound = parameter.shape[-1] ** -0.5
         parameter.data = (torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * 2 - 1) * bound
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(steps):
+    for _ in range(sizes.steps):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(pixel_NF[:rows]).logits, label_N[:rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -253,36 +274,24 @@ def _digits(name: str, layers: list[nn.Module], rows: int, chosen: int, steps: i
         for part in (torch.arange(rows), torch.arange(rows, rows + 50))
     )
     blocks = [BlockShape.of(parameter_name, tuple(value.shape)) for parameter_name, value in model.named_parameters()]
-    return Problem(name, model, blocks, train, validation, relative, chosen)
+    return Problem(name, model, blocks, train, validation, relative, sizes.chosen)
 
 
-def _language(subject: Subject, rows: int, queries: int, chosen: int) -> Problem:
-    """The subject's model and adapter, on the first of its own train rows and others after them."""
+def _language(sizes: Sizes, folder: Path, *, quick: bool) -> Problem:
+    """The demo's model and adapter, on the first of its own train rows and others after them."""
+    few = {"epochs": 1, "limit": 20} if quick else {}
+    data_root = prepare(folder / "data" if quick else DEMO, **few, progress=False)
+    subject = Subject(data_root, BASE, ADAPTER, f"{ROWS}/train.jsonl")
     spec = subject.spec(subject.sentences, subject.sentences)
-    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"limit": rows + queries})})
-    inputs, loaded, settings = load(subject, spec, subject.data_root / FOLDER / "cache")
-    count = len(inputs.train)
+    count = sizes.sentences + sizes.queries
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"limit": count})})
+    inputs, loaded, settings = load(subject, spec, folder / "cache")
     train, validation = (
         make_batches(
             inputs.train, start, stop, loaded.tokenizer,
             max_length=128, token_budget=settings.token_budget, device="cpu",
         )
-        for start, stop in ((0, count - queries), (count - queries, count))
+        for start, stop in ((0, sizes.sentences), (sizes.sentences, count))
     )  # fmt: skip
     blocks = list(inputs.checkpoint.blocks)
-    return Problem("MiniLM", loaded.model, blocks, train, validation, 0.005, chosen)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pbrf", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all of it runs, and nothing else")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = list(measure(demo_subject(), QUICK if options.quick else FULL))
-    facts = machine()
-    show(rows, facts)
-    print(f"Written to {save(rows, facts, OUTPUT)}")
-
-
-if __name__ == "__main__":
-    main()
+    return Problem("MiniLM", loaded.model, blocks, train, validation, sizes.dampings[0], sizes.chosen_sentences)

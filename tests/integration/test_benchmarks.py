@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from benchmarks import detection, gpu, published, synthetic
+from benchmarks import detection, gpu, lissa, pbrf, published, schulz, schulz_warm, synthetic
 from benchmarks.__main__ import BENCHMARKS, STUDIES, run, run_study
 from benchmarks.cells import Cell, cell
 from benchmarks.detection_data import DATA_VARIABLE, DATASETS, Dataset, noisy_corpus
@@ -94,6 +94,12 @@ def test_study_prints_tables_and_then_only_reads(
     monkeypatch.setattr(detection, "fine_tune", _refuse)
     monkeypatch.setattr(detection, "run", _refuse)
     monkeypatch.setattr(gpu, "timed", _refuse)
+    for module in (schulz, schulz_warm):
+        monkeypatch.setattr(module, "make_system", _refuse)
+    for module in (schulz, lissa):
+        monkeypatch.setattr(module, "make_pair", _refuse)
+    monkeypatch.setattr(lissa, "solve", _refuse)
+    monkeypatch.setattr(pbrf, "gauss_newton_rows", _refuse)
     run_study(name, tmp_path, quick=True)
     assert capsys.readouterr().out == "".join(
         line for line in computed.splitlines(keepends=True) if not line.endswith(": done\n")
