@@ -20,7 +20,8 @@ def measure(subject: Subject, sizes: Sizes) -> Iterator[Row]:
     """All three go over every batch in turn, so that whatever else the machine does falls on all alike.
 
     One backward per example is what the code published with DataInf and HyperINF does: a batch of one row, a backward
-    pass, and a copy of every LoRA gradient.
+    pass, and a copy of every LoRA gradient. Seconds are the processor's: on one thread they are the clock's, less
+    what others took of it.
     """
     train = subject.write_rows("train", sizes.rows, sizes.tokens)
     with TemporaryDirectory() as cache:
