@@ -55,7 +55,7 @@ class Sizes:
 
 
 FULL = Sizes()
-QUICK = Sizes(digits=20, steps=50, chosen=4, sentences=4, queries=2, chosen_sentences=3, dampings=(0.005,))
+QUICK = Sizes(digits=20, steps=20, chosen=3, sentences=4, queries=2, chosen_sentences=3, dampings=(0.1,))
 
 
 @dataclass(frozen=True, slots=True)
