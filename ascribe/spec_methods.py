@@ -172,7 +172,8 @@ class AutoSolver(Part):
     """The solver that a cost model expects to reach the tolerance first; the result says which and why."""
 
     kind: Literal["auto"]
-    tolerance: Tolerance = 1e-6
+    tolerance: Annotated[StrictFloat, Field(ge=1e-8, lt=1, description="Relative residual to reach.")] = 1e-6
+    """Not below what an exact solver is judged by."""
 
 
 NamedSolver = (

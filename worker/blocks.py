@@ -7,6 +7,7 @@ What an earlier job left of a block is taken in place of computing it, see :mod:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,7 +200,10 @@ class _Job:
             return self._read(block.path[self._order[0]], block.kept)
         if block.earlier is not None:
             assert isinstance(self._solver, WarmStarting)
-            then = self._read(Damped(block.curvature.operator, block.earlier.damping), block.earlier)
+            operator = block.curvature.operator
+            if not block.earlier.of_this_curvature:
+                operator = copy(operator)  # any other object: what the state was of is not at hand
+            then = self._read(Damped(operator, block.earlier.damping), block.earlier)
             return _State(self._solver.init_from(block.path[self._order[0]], then.value))
         # Where a job asked for a start that is gone, its states are not what its key stands for.
         return _State(next(made), new=not self._shelf.has_earlier)
@@ -219,7 +223,7 @@ class _Job:
             solution = solve(damped, rhs_PK, self._solver, state=state.value)
             _check_usable(block, solution)
             if state.new and isinstance(self._solver, Reusable):
-                self._shelf.keep_state(block.index, KeptState(damped.damping, self._solver.save(state.value)), place)
+                self._shelf.keep_state(block.index, damped.damping, self._solver.save(state.value), place)
             value.diagnostics.append(describe(block.block.shape, damped, solution, block.spectrum))
             value.ihvp_QP[:, columns] = block.curvature.from_rhs(solution.x_PK)
             if value.self_influence_N is not None:

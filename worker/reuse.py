@@ -103,17 +103,26 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class KeptState:
-    """A solver's state and the damping it belongs to: what a relative one came to be on this curvature."""
+    """A solver's state and the damping it belongs to: what a relative one came to be on this curvature.
+
+    ``of_this_curvature`` is not so where a job starts from the state of another one with other train rows.
+    """
 
     damping: float
     state: Saved
+    of_this_curvature: bool
 
 
 class Shelf:
     """The entries that one job takes from and fills: its curvature, and the states at every damping of its path."""
 
-    def __init__(self, curvature: Kept, solutions: Sequence[Kept], earlier: Kept | None, keeps: str | None) -> None:
-        self._curvature, self._solutions, self._earlier, self._keeps = curvature, solutions, earlier, keeps
+    def __init__(
+        self, keys: ShelfKeys, solver: Solver[Any], curvature: Kept, solutions: Sequence[Kept], earlier: Kept | None
+    ) -> None:
+        self._keeps = solver.keeps if isinstance(solver, Reusable) else None
+        self._facts = {"curvature": keys.curvature, "solver": type(solver).__name__}
+        self._curvature, self._solutions, self._earlier = curvature, solutions, earlier
+        self._starts = 0
 
     def curvature(self, index: int, curvatures: Curvatures) -> CurvatureBlock:
         """The block's curvature, kept or built. Raises NonFinite."""
@@ -126,7 +135,8 @@ class Shelf:
 
     def state(self, block: int, value: int = 0) -> KeptState | None:
         """The solver's state for the block at a value of the damping path, if an earlier job left it."""
-        return _kept_state(self._solutions[value].find(block))
+        saved = self._solutions[value].find(block)
+        return None if saved is None else self._kept_state(saved)
 
     @property
     def has_earlier(self) -> bool:
@@ -134,12 +144,21 @@ class Shelf:
         return self._earlier is not None
 
     def earlier_state(self, block: int) -> KeptState | None:
-        """The state that another job left, which this one asked to start from."""
-        return None if self._earlier is None else _kept_state(self._earlier.find(block))
+        """The state that another job left, which this one asked to start from, if the same solver left it."""
+        saved = None if self._earlier is None else self._earlier.find(block)
+        if saved is None or saved.facts.get("solver") != self._facts["solver"]:
+            return None
+        self._starts += 1
+        return self._kept_state(saved)
 
-    def keep_state(self, block: int, kept: KeptState, value: int = 0) -> None:
-        facts = {"damping": kept.damping, "state": kept.state.facts}
-        self._solutions[value].keep(block, Saved(kept.state.tensors, facts))
+    def keep_state(self, block: int, damping: float, state: Saved, value: int = 0) -> None:
+        self._solutions[value].keep(
+            block, Saved(state.tensors, {**self._facts, "damping": damping, "state": state.facts})
+        )
+
+    def _kept_state(self, saved: Saved) -> KeptState:
+        state = Saved(saved.tensors, saved.facts["state"])
+        return KeptState(saved.facts["damping"], state, saved.facts.get("curvature") == self._facts["curvature"])
 
     def reused(self) -> dict[str, Reuse]:
         nothing = "nothing: this solver computes anew for every question"
@@ -150,15 +169,11 @@ class Shelf:
 
     def warnings(self) -> tuple[str, ...]:
         said = [*self._curvature.warnings(CURVATURE)]
-        if self._earlier is not None and self._earlier.found == 0:
-            said.append("nothing is kept here under solver.warm_start: the iteration started from nothing")
+        if self._earlier is not None and self._starts == 0:
+            said.append("no inverse is kept here under solver.warm_start: the iteration started from nothing")
         for solution in self._solutions:
             said += solution.warnings(SOLUTION)
         return tuple(dict.fromkeys(said))
-
-
-def _kept_state(saved: Saved | None) -> KeptState | None:
-    return None if saved is None else KeptState(saved.facts["damping"], Saved(saved.tensors, saved.facts["state"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +210,16 @@ def open_shelf(store: Store, keys: ShelfKeys, solver: Solver[Any], *, blocks: in
     Raises:
         StorageFailed: an entry's folder cannot be made.
     """
-    keeps = solver.keeps if isinstance(solver, Reusable) else None
     with ExitStack() as pins:
 
         def kept(kind: str, key: str) -> Kept:
             return Kept(store, pins.enter_context(store.open(kind, key)), blocks)
 
+        reusable = isinstance(solver, Reusable)
         yield Shelf(
+            keys,
+            solver,
             kept(CURVATURE, keys.curvature),
-            [Kept(store, None, blocks) if keeps is None else kept(SOLUTION, key) for key in keys.solutions],
+            [kept(SOLUTION, key) if reusable else Kept(store, None, blocks) for key in keys.solutions],
             None if keys.earlier is None else kept(SOLUTION, keys.earlier),
-            keeps,
         )

@@ -23,6 +23,7 @@ _EXCLUDED = {
     "datainf": "a closed form in place of the inverse: it reaches no residual",
     "astra": "how far it gets depends on how well EK-FAC fits: it reaches no residual for certain",
 }
+_EPSILON = 2.0**-52
 _DENSE = ("cholesky", "schulz", "cg")
 CONSIDERED: Mapping[str, tuple[str, ...]] = {
     "gfim": _DENSE,
@@ -84,7 +85,7 @@ def _weigh(solver: str, problem: Problem, rates: Rates) -> Candidate:
         return Candidate(solver, 0.0, 0, 0, feasible=True, reason=None)
     blocks = [_ESTIMATES[solver](system, problem, rates) for system in problem.systems()]
     needed = max(block.bytes for block in blocks)
-    reason = next((block.refusal for block in blocks if block.refusal), None)
+    reason = _rounding(problem) or next((block.refusal for block in blocks if block.refusal), None)
     if reason is None and problem.memory_bytes is not None and needed > problem.memory_bytes:
         reason = f"takes {_size(needed)}, and there are {_size(problem.memory_bytes)}"
     return Candidate(
@@ -95,6 +96,14 @@ def _weigh(solver: str, problem: Problem, rates: Rates) -> Candidate:
         feasible=reason is None,
         reason=reason,
     )
+
+
+def _rounding(problem: Problem) -> str | None:
+    """Of a solve in float64: its residual is rounding in proportion to the condition."""
+    condition = max(system.condition for system in problem.systems())
+    if problem.curvature in ("kfac", "ekfac") or condition * _EPSILON <= problem.tolerance:
+        return None
+    return f"rounding may leave more than {problem.tolerance:g} at a condition of {condition:.2g}: raise the damping"
 
 
 def _why(problem: Problem, candidates: tuple[Candidate, ...]) -> str:

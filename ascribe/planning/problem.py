@@ -63,7 +63,7 @@ class Problem:
     def _system(self, size: int, columns: int, train_columns: int, rows: int | None, eigenvalues: int) -> System:
         """``eigenvalues`` is the trace over what a relative damping is a multiple of."""
         tail, largest = self._spectrum(min(size, rows or size), eigenvalues)
-        return System(size, columns, train_columns, rows, 1 + largest, tail)
+        return System(size, columns, train_columns, rows, largest, tail)
 
     def _spectrum(self, rank: int, eigenvalues: int) -> tuple[float, float]:
         """``tr C / damping`` and the largest eigenvalue over it: bounds, but for the assumptions named above."""
@@ -85,10 +85,15 @@ class System:
     train_columns: int
     """Right-hand sides of the self-influence of all train rows."""
     rows: int | None
-    condition: float
-    """A bound."""
+    largest: float
+    """A bound on the largest eigenvalue over the damping."""
     tail: float
     """The trace over the damping."""
+
+    @property
+    def condition(self) -> float:
+        """A bound."""
+        return 1 + self.largest
 
     @property
     def rank(self) -> int:

@@ -58,12 +58,13 @@ def test_a_path_again_is_read_back_to_the_same_bits(workshop: Workshop) -> None:
     assert manifest.diagnostics.reused[SOLUTION].reused == manifest.diagnostics.reused[SOLUTION].of
 
 
-def test_a_job_with_the_paths_first_value_finds_its_state(workshop: Workshop) -> None:
+def test_a_job_with_the_paths_largest_value_finds_its_state(workshop: Workshop) -> None:
+    """Those of the other values came from it, and have other bits than a job of their own."""
     workshop.run(make_spec("gfim", "schulz", damping={"relative": PATH}))
-    first, _ = workshop.run(make_spec("gfim", "schulz", damping={"relative": PATH[0]}))
-    second, _ = workshop.run(make_spec("gfim", "schulz", damping={"relative": PATH[1]}))
-    assert first.diagnostics.reused[SOLUTION].reused == 8
-    assert second.diagnostics.reused[SOLUTION].reused == 0
+    largest, _ = workshop.run(make_spec("gfim", "schulz", damping={"relative": max(PATH)}))
+    other, _ = workshop.run(make_spec("gfim", "schulz", damping={"relative": PATH[0]}))
+    assert largest.diagnostics.reused[SOLUTION].reused == 8
+    assert other.diagnostics.reused[SOLUTION].reused == 0
 
 
 def test_the_role_of_the_inverse(workshop: Workshop) -> None:
@@ -94,6 +95,43 @@ def test_a_warm_start_comes_from_the_job_that_is_named(workshop: Workshop) -> No
     _, alone = workshop.run(make_spec("gfim", "schulz", train=grown))
     assert (_matrix(warm) - _matrix(alone)).norm() <= 1e-5 * _matrix(alone).norm()
     assert cold.staged[MEAN] != warm.staged[MEAN]
+
+
+@pytest.mark.parametrize("damping", [{"relative": 0.1}, {"relative_to_largest": 0.2}])
+def test_a_few_more_rows_start_from_the_inverse_of_what_was_there(
+    workshop: Workshop, damping: dict[str, float]
+) -> None:
+    """How far it is off is measured: taken for an inverse of the present matrix it would lead nowhere."""
+    fewer = {"source": {"kind": "file", "path": "train.jsonl"}, "limit": 39}
+    named = workshop.run(make_spec("gfim", "schulz", train=fewer, damping=damping))[0].provenance.solution_fingerprint
+    manifest, warm = workshop.run(make_spec("gfim", {"kind": "schulz", "warm_start": named}, damping=damping))
+    _, alone = workshop.run(make_spec("gfim", "schulz", damping=damping))
+    assert (_matrix(warm) - _matrix(alone)).norm() <= 1e-5 * _matrix(alone).norm()
+    blocks = manifest.diagnostics.blocks
+    assert not [note for block in blocks for note in block.notes if "taken again" in note]
+    if "relative_to_largest" in damping:  # strong: one row of 40 changes little
+        assert any(block.plan is not None and block.plan["warm_start"] for block in blocks)
+
+
+@pytest.mark.parametrize(
+    ("solver", "changes", "is_said"),
+    [
+        ("cholesky", {}, True),
+        ("cg", {}, True),
+        ({"kind": "schulz", "start": "published"}, {}, False),
+        ("schulz", {"train": {"source": {"kind": "file", "path": "train.jsonl"}, "limit": 5}}, False),
+        ("schulz", {"parameters": {"select": "adapter_and_head"}}, False),
+    ],
+)
+def test_a_state_of_another_kind_is_no_start(
+    workshop: Workshop, solver: str | dict[str, Any], changes: dict[str, Any], is_said: bool
+) -> None:
+    named = workshop.run(make_spec("gfim", solver, **changes))[0].provenance.solution_fingerprint
+    manifest, warm = workshop.run(make_spec("gfim", {"kind": "schulz", "warm_start": named}))
+    _, cold = workshop.run(make_spec("gfim", "schulz"))
+    assert manifest.diagnostics.status is SolveStatus.CONVERGED
+    assert (_matrix(warm) - _matrix(cold)).norm() <= 1e-5 * _matrix(cold).norm()
+    assert is_said is any("warm_start" in warning for warning in manifest.diagnostics.warnings)
 
 
 def test_a_warm_start_that_is_not_there_is_said(workshop: Workshop) -> None:

@@ -145,6 +145,27 @@ def test_unnormalized_gfim_is_worse_conditioned_by_its_rank() -> None:
     assert plain.condition == pytest.approx(1 + 384 / 0.1)
 
 
+@pytest.mark.parametrize("relative", [0.9e-3, 1e-2, 0.1, 1e30])
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-6])
+def test_lissa_is_not_promised_fewer_steps_than_it_plans(relative: float, tolerance: float) -> None:
+    """Else ``auto`` picks it, and its own limit ends the job."""
+    problem = _problem("empirical_fisher", damping=("relative_to_largest", relative), tolerance=tolerance)
+    predicted = _candidates(plan(problem))["lissa"].iterations
+    for trace in (1.0, 3.3, 20.0):
+        planned = Lissa(tolerance=tolerance, max_steps=10**9).plan(
+            trace=trace, largest_eigenvalue=1.001, max_squared_norm=1.0, count=2000, damping=relative
+        )
+        assert planned.steps <= predicted
+
+
+@pytest.mark.parametrize("curvature", ["gfim", "empirical_fisher", "gauss_newton"])
+def test_what_float64_cannot_hold_is_not_promised(curvature: str) -> None:
+    plan(_problem(curvature, damping=("relative_to_largest", 1e-9)))
+    with pytest.raises(LimitExceeded, match="rounding may leave more than 1e-06 at a condition of 1e"):
+        plan(_problem(curvature, damping=("relative_to_largest", 1e-12)))
+    plan(_problem("ekfac", damping=("relative_to_largest", 1e-12)))
+
+
 def test_what_was_assumed_of_an_absolute_damping_is_said() -> None:
     assert "nothing is known" in plan(_problem(damping=("absolute", 1e-3))).why
     assert "nothing is known" not in plan(_problem()).why

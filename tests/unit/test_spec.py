@@ -13,6 +13,7 @@ from ascribe.result import MEAN, PLAIN_PRODUCT, SELF_INFLUENCE, TOP_REMOVED, TRA
 from ascribe.spec import PAIRS, JobSpec, OutputSpec, RoleOfInverse
 from ascribe.status import SolveStatus
 from tests.support.handmade import spec_body
+from worker.solvers.cholesky import Cholesky
 
 SOLVERS = sorted({solver for solvers in PAIRS.values() for solver in solvers})
 
@@ -98,6 +99,11 @@ def test_every_value_of_a_path_is_checked_against_the_steps() -> None:
 )  # fmt: skip
 def test_options_that_do_not_go_together(fields: dict[str, Any], expected: str) -> None:
     assert code(**fields) == expected
+
+
+def test_auto_promises_no_residual_below_what_cholesky_is_judged_by() -> None:
+    parse(solver={"kind": "auto", "tolerance": Cholesky().tolerance})
+    assert code(solver={"kind": "auto", "tolerance": 1e-9}) == "greater_than_equal"
 
 
 def test_frozen_all_the_way() -> None:

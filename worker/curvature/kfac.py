@@ -30,4 +30,6 @@ def _eigh(name: str, factor: Tensor) -> tuple[Tensor, Tensor]:
     value: Tensor
     basis: Tensor
     value, basis = torch.linalg.eigh(factor)
-    return value.clamp(min=0), basis  # a sum of squares: what is below zero is rounding
+    # A sum of squares: what is below zero is rounding. Row-major like a basis that was read back: other layouts take
+    # other kernels.
+    return value.clamp(min=0), basis.contiguous()

@@ -226,9 +226,8 @@ class Schulz(WarmStarting[SchulzState]):
 def _warm_start(problem: Problem, earlier: SchulzState) -> Start | None:
     if earlier.status is not SolveStatus.CONVERGED or not problem.is_finite:
         return None
-    if earlier.operator.operator is problem.operator.operator:
-        bound = earlier.stats.inverse_residual_bound
-        assert bound is not None, "only the published start measures nothing"
+    bound = earlier.stats.inverse_residual_bound  # none of the published start, which measures nothing
+    if bound is not None and earlier.operator.operator is problem.operator.operator:
         damping = problem.lower * (earlier.operator.damping / problem.operator.damping)
         return path_start(earlier.inverse, bound, damping, problem.lower, problem.upper - problem.lower)
     if earlier.inverse.shape == problem.matrix_PP.shape:
