@@ -42,13 +42,12 @@ DEFAULT = Method("gfim + schulz, default", _spec("gfim", "schulz"))
 LOSS = Method("training loss", PLAIN, vector=TRAIN_LOSS)
 METHODS = (
     DEFAULT,
-    *(Method(f"gfim + schulz, damping {x:g}", _spec("gfim", "schulz", x)) for x in (0.01, 1.0, 10.0)),
-    Method("gfim_unnormalized + schulz", _spec("gfim_unnormalized", "schulz")),
+    *(Method(f"gfim + schulz, damping {x:g}", _spec("gfim", "schulz", x)) for x in (0.01, 0.1, 10.0)),
     *(
         Method(f"gfim_unnormalized + schulz, damping {x:g}", _spec("gfim_unnormalized", "schulz", x))
-        for x in (0.01, 1.0, 10.0)
+        for x in (0.01, 0.1, 1.0, 10.0)
     ),
-    Method("empirical_fisher + cholesky", _spec("empirical_fisher", "cholesky")),
+    Method("empirical_fisher + cholesky, damping 0.1", _spec("empirical_fisher", "cholesky", 0.1)),
     Method("empirical_fisher + lissa", _spec("empirical_fisher", "lissa")),
     Method("gauss_newton + cholesky", _spec("gauss_newton", "cholesky")),
     Method("gauss_newton + cholesky, 0.05 of the largest", _spec("gauss_newton", "cholesky", largest=0.05)),
@@ -66,8 +65,8 @@ METHODS = (
     Method("DataInf as published", _spec("empirical_fisher", "datainf", 0.1), published=True),
     Method("plain gradient product", PLAIN),
     Method(
-        "self-influence (gfim + cholesky)",
-        _spec("gfim", "cholesky") | {"output": {"self_influence": True}},
+        "self-influence (gfim + cholesky, damping 0.1)",
+        _spec("gfim", "cholesky", 0.1) | {"output": {"self_influence": True}},
         vector=SELF_INFLUENCE,
     ),
     LOSS,

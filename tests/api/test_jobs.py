@@ -26,7 +26,7 @@ def test_submit(api: Api) -> None:
     assert response.headers["location"] == f"/v1/jobs/{job['id']}"
     assert response.headers["retry-after"] == "1"
     assert job["status"] == "queued"
-    assert job["spec"]["damping"] == {"relative": 0.1}, "the default is filled in and stored"
+    assert job["spec"]["damping"] == {"relative": 1.0}, "the default is filled in and stored"
     assert api.client.get(response.headers["location"]).json() == job
 
 
@@ -140,7 +140,7 @@ def test_validate_says_what_would_run(api: Api) -> None:
     assert {(block["rank"], block["long_side"]) for block in body["blocks"]} == {(RANK, HIDDEN)}
     assert body["vectors"] == 4
     assert body["cells"] == 4 * TRAIN_ROWS
-    assert body["plan"]["damping"] == {"relative": 0.1}
+    assert body["plan"]["damping"] == {"relative": 1.0}
     assert body["plan"]["exact"] is True
     assert body["labels"] == list(LABELS)
     assert "no worker is alive: the job would wait in the queue" in body["warnings"]

@@ -13,6 +13,7 @@ from ascribe.errors import InternalError
 from ascribe.job import JobError
 from ascribe.ledger.base import JobFilter
 from ascribe.result import Reuse
+from ascribe.spec import OutputSpec
 from service.results import report
 from tests.api.conftest import Api
 from tests.support.handmade import finish, spec_body
@@ -85,7 +86,7 @@ def test_columns_are_the_earlier_jobs_unless_given(api: Api) -> None:
 
 def test_output_may_be_another(api: Api, parent: str) -> None:
     job = _ask(api, parent, output={"per_validation_row": False}).json()
-    assert job["spec"]["output"] == {"per_validation_row": False, "self_influence": False}
+    assert job["spec"]["output"] == OutputSpec(per_validation_row=False).model_dump()
 
 
 def test_a_query_can_be_asked_again_in_its_turn(api: Api, parent: str) -> None:

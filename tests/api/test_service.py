@@ -142,7 +142,7 @@ def test_methods_show_the_pair_table(api: Api) -> None:
     solvers = {solver["kind"]: solver for solver in body["solvers"]}
     assert dampings["empirical_fisher", "lissa"] == {"relative_to_largest": 0.005}
     assert dampings["gauss_newton", "cg"] == {"relative_to_largest": 0.005}
-    assert dampings["gfim", "cg"] == {"relative": 0.1}
+    assert dampings["gfim", "cg"] == {"relative": 1.0}
     assert dampings["none", "identity"] is None
     assert "tolerance" in solvers["schulz"]["options"]["properties"]
     assert all(entry["when"] and entry["summary"] for entry in body["curvatures"] + body["solvers"])

@@ -48,7 +48,7 @@ def _oracle(train_NP: Tensor, validation_QP: Tensor, curvature: str) -> Tensor:
     for block in range(BLOCKS):
         columns = slice(block * RANK * LONG, (block + 1) * RANK * LONG)
         g_NP, v_QP = train_NP[:, columns], validation_QP[:, columns]
-        damping = 0.1 * g_NP.square().mean()
+        damping = g_NP.square().mean()
         if curvature == "empirical_fisher":
             matrix = g_NP.T @ g_NP / len(g_NP)
         else:
