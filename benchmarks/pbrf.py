@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from rich.table import Table
-from sklearn.datasets import load_digits
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from ascribe.sources.checkpoints import BlockShape
 from benchmarks.cells import Cell, cell, seen_on, slug, table
-from benchmarks.subject import DEMO, Subject, load
-from examples.demo.finetune import ADAPTER, BASE, ROWS, prepare
+from benchmarks.pbrf_models import FULL, QUICK, Problem, problems
 from worker.curvature.block import CurvatureBlock, CurvatureKind, build_block
-from worker.data import Batch, make_batches
+from worker.curvature.ekfac import ekfac
+from worker.curvature.kfac import kfac
+from worker.eigen_operators import EigenOperator
+from worker.gradients.cotangents import OfSampledLabel
+from worker.gradients.factors import FactorSums
 from worker.operators import Damped, RowsOperator
 from worker.pbrf.agreement import Agreement, agreement, mean_and_minimum
 from worker.pbrf.check import Pbrf, RowResponse
 from worker.pbrf.curvature import gauss_newton_rows, gradient_rows, smaller_form
 from worker.solvers.base import Solver
+from worker.solvers.cg import Cg
 from worker.solvers.cholesky import Cholesky
 from worker.solvers.datainf import DataInf
+from worker.solvers.eigenbasis import Eigenbasis
 from worker.solvers.identity import Identity
 from worker.solvers.lissa import Lissa
 from worker.solvers.solve import solve
@@ -41,45 +43,14 @@ from worker.spectrum import largest_eigenvalue
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    digits: int = 500
-    steps: int = 150
-    """Of the digits' training."""
-    chosen: int = 40
-    """Train rows to check: of the digits, and of MiniLM below."""
-    sentences: int = 40
-    queries: int = 16
-    chosen_sentences: int = 8
-    dampings: tuple[float, ...] = (0.005, 0.001)
-    """Of the MLP, relative to the largest eigenvalue; the others have the first."""
-
-
-FULL = Sizes()
-QUICK = Sizes(digits=20, steps=20, chosen=3, sentences=4, queries=2, chosen_sentences=3, dampings=(0.1,))
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A trained model and its rows; lambda is ``relative`` times the largest eigenvalue of its Gauss-Newton Hessian."""
-
-    name: str
-    model: nn.Module
-    blocks: list[BlockShape]
-    train: list[Batch]
-    validation: list[Batch]
-    relative: float
-    chosen: int
-    """Train rows to check, drawn."""
-
-
-@dataclass(frozen=True, slots=True)
 class Prepared:
-    """What methods work from: gradients of the loss, rows of the Gauss-Newton Hessian, and one lambda."""
+    """What methods work from: gradients of the loss, rows of the Gauss-Newton Hessian, EK-FAC, and one lambda."""
 
     blocks: list[BlockShape]
     grad_NP: Tensor
     grad_QP: Tensor
     gauss_newton: RowsOperator
+    ekfac: list[EigenOperator]
     damping: float
 
     def columns(self) -> Iterator[tuple[BlockShape, slice]]:
@@ -106,6 +77,12 @@ def gauss_newton_by_block(prepared: Prepared) -> Iterator[Piece]:
         yield columns, CurvatureBlock(block.name, rows, 1, rows.size, 1.0)
 
 
+def ekfac_by_block(prepared: Prepared) -> Iterator[Piece]:
+    """EK-FAC, one a parameter tensor."""
+    for (block, columns), operator in zip(prepared.columns(), prepared.ekfac, strict=True):
+        yield columns, CurvatureBlock(block.name, operator, 1, operator.size, 1.0)
+
+
 def by_block(kind: CurvatureKind) -> Curvature:
     """A curvature of the loss's gradients, one a parameter tensor."""
 
@@ -119,8 +96,10 @@ def by_block(kind: CurvatureKind) -> Curvature:
 
 METHODS: dict[str, tuple[Curvature, Solver[Any]]] = {
     "gauss_newton + cholesky": (gauss_newton, Cholesky()),
+    "gauss_newton + cg": (gauss_newton, Cg(tolerance=1e-8)),
     "gauss_newton + lissa": (gauss_newton, Lissa(max_steps=20_000)),
     "gauss_newton by block + cholesky": (gauss_newton_by_block, Cholesky()),
+    "ekfac + eigenbasis": (ekfac_by_block, Eigenbasis()),
     "empirical_fisher + cholesky": (by_block("empirical_fisher"), Cholesky()),
     "gfim + cholesky": (by_block("gfim"), Cholesky()),
     "gfim_unnormalized + cholesky": (by_block("gfim_unnormalized"), Cholesky()),
@@ -144,7 +123,7 @@ def study(folder: Path, *, quick: bool = False) -> Iterator[Table]:
     """Every method on every model: correlations with the responses over the train rows, for each validation row."""
     cells = {
         name: cell(folder / f"{slug(name)}.json", partial(_measure, make, folder / "responses"))
-        for name, make in _problems(QUICK if quick else FULL, folder, quick=quick).items()
+        for name, make in problems(QUICK if quick else FULL, folder, quick=quick).items()
     }
     result = table(
         "Scores beside proximal Bregman responses: over the validation rows the mean correlation, and the lowest",
@@ -170,6 +149,7 @@ def _measure(make: Callable[[], Problem], folder: Path) -> Cell:
         gradient_rows(model, blocks, problem.train),
         gradient_rows(model, blocks, problem.validation),
         gauss_newton_NP,
+        _ekfac(problem),
         damping,
     )
     responses = _responses(problem, prepared, folder)
@@ -187,6 +167,18 @@ def _measure(make: Callable[[], Problem], folder: Path) -> Cell:
         str(len(prepared.grad_QP)), f"{problem.relative:g} of the largest, {damping:.2g}",
     )  # fmt: skip
     return {"sizes": sizes, "methods": methods}
+
+
+def _ekfac(problem: Problem) -> list[EigenOperator]:
+    """As the service builds it, with labels that the model draws."""
+    of = OfSampledLabel(0)
+    sums = FactorSums(problem.model, problem.blocks, [of])
+    for batch in problem.train:
+        sums.add(batch)
+    sampled_NP = gradient_rows(problem.model, problem.blocks, problem.train, of)
+    bases = [kfac(block.name, found) for block, found in zip(problem.blocks, sums.factors(), strict=True)]
+    chunks = torch.split(sampled_NP, [block.size for block in problem.blocks], dim=1)
+    return [ekfac(basis, [chunk], len(sampled_NP)) for basis, chunk in zip(bases, chunks, strict=True)]
 
 
 def _correlations(found: Agreement) -> dict[str, float]:
@@ -226,72 +218,3 @@ def _key(prepared: Prepared) -> str:
     for grad in (prepared.grad_NP, prepared.grad_QP):
         digest.update(grad.numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _problems(sizes: Sizes, folder: Path, *, quick: bool) -> dict[str, Callable[[], Problem]]:
-    mlps = {
-        name: partial(_digits, name, (64, 16, 10), sizes, relative)
-        for name, relative in ((f"MLP {relative:g}", relative) for relative in sizes.dampings)
-    }
-    return {
-        "logistic": partial(_digits, "logistic", (64, 10), sizes, sizes.dampings[0]),
-        **mlps,
-        "MiniLM": partial(_language, sizes, folder, quick=quick),
-    }
-
-
-class _Classifier(nn.Module):
-    """Called as a classifier of transformers is."""
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [layer for pair in pairwise(widths) for layer in (nn.Tanh(), nn.Linear(*pair))]
-        self.net = nn.Sequential(*layers[1:])
-
-    def forward(self, pixels: Tensor) -> SimpleNamespace:
-        return SimpleNamespace(logits=self.net(pixels))
-
-
-def _digits(name: str, widths: Sequence[int], sizes: Sizes, relative: float) -> Problem:
-    """scikit-learn's 8 x 8 digits, a tenth of the train labels wrong; short training by Adam on all rows at once."""
-    generator, rows = Generator().manual_seed(0), sizes.digits
-    data = load_digits()
-    order_N = torch.randperm(len(data.target), generator=generator)
-    pixel_NF, label_N = torch.tensor(data.data)[order_N] / 16, torch.tensor(data.target)[order_N]
-    wrong = torch.randperm(rows, generator=generator)[: rows // 10]
-    label_N[wrong] = (label_N[wrong] + torch.randint(1, 10, wrong.shape, generator=generator)) % 10
-    model = _Classifier(widths).double()
-    for parameter in model.parameters():
-        bound = parameter.shape[-1] ** -0.5
-        parameter.data = (torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * 2 - 1) * bound
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(sizes.steps):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(pixel_NF[:rows]).logits, label_N[:rows]).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    train, validation = (
-        [Batch(tuple(range(len(part))), {"pixels": pixel_NF[part]}, label_N[part])]
-        for part in (torch.arange(rows), torch.arange(rows, rows + 50))
-    )
-    blocks = [BlockShape.of(parameter_name, tuple(value.shape)) for parameter_name, value in model.named_parameters()]
-    return Problem(name, model, blocks, train, validation, relative, sizes.chosen)
-
-
-def _language(sizes: Sizes, folder: Path, *, quick: bool) -> Problem:
-    """The demo's model and adapter, on the first of its own train rows and others after them."""
-    few = {"epochs": 1, "limit": 20} if quick else {}
-    data_root = prepare(folder / "data" if quick else DEMO, **few, progress=False)
-    subject = Subject(data_root, BASE, ADAPTER, f"{ROWS}/train.jsonl")
-    spec = subject.spec(subject.sentences, subject.sentences)
-    count = sizes.sentences + sizes.queries
-    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"limit": count})})
-    inputs, loaded, settings = load(subject, spec, folder / "cache")
-    train, validation = (
-        make_batches(
-            inputs.train, start, stop, loaded.tokenizer,
-            max_length=128, token_budget=settings.token_budget, device="cpu",
-        )
-        for start, stop in ((0, sizes.sentences), (sizes.sentences, count))
-    )  # fmt: skip
-    blocks = list(inputs.checkpoint.blocks)
-    return Problem("MiniLM", loaded.model, blocks, train, validation, sizes.dampings[0], sizes.chosen_sentences)
