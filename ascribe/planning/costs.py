@@ -1,7 +1,7 @@
 """Seconds and bytes of each solver on one system: operations counted, divided by rates.
 
 Building the curvature is not counted: it is the same for all. The factors without a formula were fitted to
-``python -m benchmarks auto``.
+``python -m benchmarks.auto``.
 """
 
 from __future__ import annotations
