@@ -16,6 +16,8 @@ from worker.progress import Reporter
 from worker.scores.agreement import median_spearman, spearman
 from worker.scores.influence import influence
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -44,7 +46,9 @@ def score_rows(solved: SolvedBlocks, train: Gradients, reporter: Reporter) -> Sc
     if solved.without_top_QP is None:
         return Scored(tuple(scores), None, None)
     *values, plain_QN, without_top_QN = scores
-    return Scored(tuple(values), plain_QN, without_top_QN)
+    # Where the directions are all that there is, the rest is rounding: it would be ranked like anything else.
+    left_Q1 = without_top_QN.abs().amax(dim=1, keepdim=True) > _ROUNDING * plain_QN.abs().amax(dim=1, keepdim=True)
+    return Scored(tuple(values), plain_QN, without_top_QN.where(left_Q1, torch.zeros(())))
 
 
 def damping_path(spec: JobSpec, solved: SolvedBlocks, scored: Scored) -> tuple[PathPoint, ...]:

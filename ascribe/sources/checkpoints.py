@@ -175,6 +175,12 @@ def _num_labels(with_head: list[Mapping[str, TensorInfo]], pointer: str) -> int:
         ]
         if shapes:
             # Two-layer heads (classifier.dense, classifier.out_proj): the output layer sorts last.
+            if shapes[-1][0] < 2:
+                raise InvalidInput.at(
+                    pointer,
+                    "one_label",
+                    "the head has one output, a regression: cross-entropy is of two labels or more",
+                )
             return shapes[-1][0]
     message = {
         "/model/base": "the base holds no trained classification head: name an adapter that brings one",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from ascribe.errors import LimitExceeded
 from ascribe.fingerprint import gradient_fingerprint
 from ascribe.ledger.base import Ledger, WorkerInfo
 from ascribe.planning.choose import plan
@@ -44,7 +47,7 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
 def _plan(
     spec: JobSpec, checkpoint: Checkpoint, train_rows: int, validation_rows: int, settings: ServiceSettings
 ) -> SolvePlan:
-    """Raises LimitExceeded: there is no solver for it."""
+    """Raises LimitExceeded: ``auto`` finds no solver for it."""
     problem = problem_of(
         spec,
         checkpoint.blocks,
@@ -53,9 +56,13 @@ def _plan(
         classes=checkpoint.num_labels,
         settings=settings,
     )
-    choice = choice_of(plan(problem))
+    choice = None
     if isinstance(spec.solver, AutoSolver):
+        choice = choice_of(plan(problem))
         spec = with_solver(spec, choice.pick)
+    else:
+        with suppress(LimitExceeded):  # of no concern to a job that names its solver
+            choice = choice_of(plan(problem))
     return SolvePlan(
         curvature=spec.curvature,
         damping=spec.damping,

@@ -78,9 +78,9 @@ class SolvePlan(View):
     curvature: Curvature
     damping: Damping | None = Field(description="As it will be applied, the solver's default filled in.")
     solver: Solver = Field(description="As it will run: of `auto` the solver it takes.")
-    choice: Choice = Field(
+    choice: Choice | None = Field(
         description="What every solver of this curvature would cost, and the one that `auto` takes. Seconds and bytes "
-        "are predictions for one thread of a server, of the solve alone."
+        "are predictions for one thread of a server, of the solve alone. Null where `auto` would take none of them."
     )
     exact: bool = Field(description="Whether the solver aims at the exact solution, or at an approximation by design.")
     note: str = Field(description="What this pair does, in a sentence.")

@@ -175,6 +175,15 @@ def test_too_many_cells_where_the_counts_are_known(start: StartService) -> None:
     problem(client.post("/v1/jobs:validate", json=spec_body()), 422, "limit_exceeded")
 
 
+def test_a_condition_that_float64_cannot_hold_ends_auto_and_no_named_solver(api: Api) -> None:
+    fields = {"damping": {"relative_to_largest": 1e-12}, "solver": {"kind": "schulz"}}
+    named = api.client.post("/v1/jobs:validate", json=spec_body(**fields))
+    assert named.status_code == 200
+    assert named.json()["plan"]["choice"] is None
+    body = spec_body(**fields | {"solver": {"kind": "auto"}})
+    assert "rounding" in problem(api.client.post("/v1/jobs:validate", json=body), 422, "limit_exceeded")["detail"]
+
+
 def test_too_many_rows(start: StartService) -> None:
     client = start(max_rows=3)
     problem(client.post("/v1/jobs", json=spec_body(train=inline(*[ROW] * 4))), 422, "limit_exceeded", "/train/limit")

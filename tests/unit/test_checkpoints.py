@@ -158,6 +158,13 @@ def test_a_pattern_that_names_no_linear_layer_tells_what_there_is(root: Path, pa
     assert "s3cret" not in str(raised.value) + problem.message
 
 
+def test_a_head_with_one_output_is_none_of_a_classifier(root: Path) -> None:
+    for path in (root / "adapter" / "adapter_model.safetensors", root / "base" / "model.safetensors"):
+        tensors = load_file(path)
+        save_file({name: tensor[:1] if "classifier" in name else tensor for name, tensor in tensors.items()}, path)
+    assert _code(root) == ("one_label", "/model/adapter")
+
+
 def test_a_base_alone_without_a_head(root: Path) -> None:
     path = root / "base" / "model.safetensors"
     save_file({name: tensor for name, tensor in load_file(path).items() if "classifier" not in name}, path)

@@ -82,8 +82,20 @@ def test_the_role_of_the_inverse(workshop: Workshop) -> None:
 
 def test_with_all_directions_removed_nothing_is_left(workshop: Workshop) -> None:
     everything: dict[str, Any] = {"role_of_inverse": {"top_directions": 32}}
-    _, shelf = workshop.run(make_spec("gfim", "cholesky", output=everything))
-    assert shelf.vector(TOP_REMOVED).abs().max() < 1e-6 * shelf.vector(PLAIN_PRODUCT).abs().max()
+    manifest, shelf = workshop.run(make_spec("gfim", "cholesky", output=everything))
+    assert shelf.vector(TOP_REMOVED).abs().max() == 0 < shelf.vector(PLAIN_PRODUCT).abs().max()
+    role = manifest.diagnostics.role_of_inverse
+    assert role is not None
+    assert role.with_plain_product is not None
+    assert role.with_top_removed is role.plain_with_top_removed is role.rows_with_top_removed is None
+
+
+def test_with_as_many_directions_as_train_rows_nothing_is_left(workshop: Workshop) -> None:
+    few = {"source": {"kind": "file", "path": "train.jsonl"}, "limit": 8}
+    spec = make_spec("empirical_fisher", "cholesky", train=few, output={"role_of_inverse": {"top_directions": 10}})
+    role = workshop.run(spec)[0].diagnostics.role_of_inverse
+    assert role is not None
+    assert role.with_top_removed is role.rows_with_top_removed is None
 
 
 def test_a_warm_start_comes_from_the_job_that_is_named(workshop: Workshop) -> None:
