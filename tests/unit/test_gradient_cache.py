@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,14 +12,12 @@ import pytest
 
 from ascribe.errors import StorageFailed
 from ascribe.job import Phase, Progress
-from ascribe.sources.checkpoints import Checkpoint
-from ascribe.spec import ModelSpec
 from ascribe.store import Store
 from tests.support.jobs import TRAIN, VALIDATION, Shelf, Workshop, make_spec, make_workshop
-from worker.models import LoadedModel, ModelCache, ModelKey
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
 
+SHARD_ROWS = 16
 ROW_BYTES = (8 * 4 * 32 + 1) * 4
 OTHER_ROW = {"source": {"kind": "inline", "rows": [{"text": "how do i undo a commit", "label": "coding"}]}}
 
@@ -137,30 +134,34 @@ def test_a_cache_directory_that_goes_away_ends_the_job_with_words(workshop: Work
     assert workshop.run(make_spec())[1].staged == expected
 
 
-class InterruptedModels(ModelCache):
-    """Lets something happen just before the model computes the second shard of a run."""
+@pytest.fixture
+def in_the_second_shard(monkeypatch: pytest.MonkeyPatch) -> Callable[[Workshop, Callable[[], object]], None]:
+    """Runs a job and lets something happen once, while the model computes its second shard."""
+    monkeypatch.setattr("worker.progress.SEND_EVERY_SECONDS", 0.0)
 
-    def __init__(self, act: Callable[[], object]) -> None:
-        super().__init__()
-        self._act, self._calls = act, itertools.count(1)
+    def run_interrupted(workshop: Workshop, act: Callable[[], object]) -> None:
+        acts = iter([act])
 
-    def get(self, key: ModelKey, checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
-        if next(self._calls) == 2:
-            self._act()
-        return super().get(key, checkpoint, spec)
+        def watch(progress: Progress) -> bool:
+            if progress.phase is Phase.CACHING_GRADIENTS and progress.done > SHARD_ROWS:
+                next(acts, bool)()
+            return False
+
+        run(make_spec(), workshop.bench, Reporter(watch), Shelf())
+
+    return run_interrupted
 
 
-def interrupted(workshop: Workshop, act: Callable[[], object]) -> Workshop:
-    return Workshop(workshop.root, Bench(workshop.bench.settings, InterruptedModels(act)))
-
-
-def test_the_directory_goes_away_between_two_shards(workshop: Workshop) -> None:
-    remove = interrupted(workshop, lambda: shutil.rmtree(workshop.bench.settings.cache_dir))
+def test_the_directory_goes_away_between_two_shards(
+    workshop: Workshop, in_the_second_shard: Callable[[Workshop, Callable[[], object]], None]
+) -> None:
     with pytest.raises(StorageFailed, match="ENOENT"):
-        remove.run(make_spec())
+        in_the_second_shard(workshop, lambda: shutil.rmtree(workshop.bench.settings.cache_dir))
 
 
-def test_another_job_takes_the_room_after_it_was_made(tmp_path: Path) -> None:
+def test_another_job_takes_the_room_after_it_was_made(
+    tmp_path: Path, in_the_second_shard: Callable[[Workshop, Callable[[], object]], None]
+) -> None:
     workshop = make_workshop(tmp_path, cache_max_bytes=2 * TRAIN * ROW_BYTES)
     other = Store(workshop.bench.settings.cache_dir, max_bytes=None)
 
@@ -168,7 +169,7 @@ def test_another_job_takes_the_room_after_it_was_made(tmp_path: Path) -> None:
         (folder / "data").write_bytes(b"x" * (2 * TRAIN * ROW_BYTES - 20 * ROW_BYTES))
 
     with other.open("gradients", "other") as folder, pytest.raises(StorageFailed, match="cannot make room"):
-        interrupted(workshop, take).run(make_spec())
+        in_the_second_shard(workshop, take)
     assert len(shards(workshop)) == 1
     assert workshop.run(make_spec())[0].diagnostics.cache["train"].hit_rows == 16
 
