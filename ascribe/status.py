@@ -26,8 +26,8 @@ class SolveStatus(StrEnum):
 
 _ADVICE = {
     SolveStatus.CONVERGED: "The measured residual is within the tolerance.",
-    SolveStatus.APPROXIMATE: "A closed-form approximation; its residual is measured against the exact operator. "
-    "For the exact solution use auto, and gauss_newton in place of K-FAC and EK-FAC.",
+    SolveStatus.APPROXIMATE: "A closed-form approximation; its residual is measured against the curvature that was "
+    "asked for. For the exact solution use auto, and gauss_newton in place of K-FAC and EK-FAC.",
     SolveStatus.MAX_ITERATIONS: "The steps ended before the tolerance was reached: read the scores as approximate, "
     "allow more steps, or raise the damping.",
     SolveStatus.NOT_POSITIVE_DEFINITE: "The damped curvature is not positive definite: raise the damping.",

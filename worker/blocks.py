@@ -120,7 +120,11 @@ def solve_blocks(
         job.grad_QP,
         job.without_top_QP,
         shelf.reused(),
-        (*curvatures.notes(), *warnings_of(job.values[0].diagnostics), *shelf.warnings()),
+        (
+            *curvatures.notes(),
+            *warnings_of([block for value in job.values for block in value.diagnostics]),
+            *shelf.warnings(),
+        ),
         keys.solutions[0] if isinstance(solver, Reusable) else None,
     )
 

@@ -97,10 +97,11 @@ def worst_of(blocks: Sequence[BlockDiagnostics]) -> Worst:
 
 def warnings_of(blocks: Sequence[BlockDiagnostics]) -> tuple[str, ...]:
     """Each note once, with the blocks it was said of."""
-    said: dict[str, list[str]] = {}
+    said: dict[str, dict[str, None]] = {}  # a block may say it at every damping of a path
     for block in blocks:
         for note in block.notes:
-            said.setdefault(note, []).append(block.name)
+            said.setdefault(note, {})[block.name] = None
     return tuple(
-        f"{note} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})" for note, names in said.items()
+        f"{note} ({next(iter(names))}{f' and {len(names) - 1} more' if len(names) > 1 else ''})"
+        for note, names in said.items()
     )
