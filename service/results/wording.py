@@ -76,7 +76,7 @@ def verdict(spec: JobSpec, diagnostics: Diagnostics) -> Verdict:
         text = f"In every block the inverse was solved to a measured relative residual of at most {worst}."
         return Verdict("good", "Solved accurately", text)
     if diagnostics.status is SolveStatus.APPROXIMATE:
-        text = f"Measured against the curvature that was asked for, the relative residual reaches {worst}. {diagnostics.advice}"
+        text = f"The relative residual reaches {worst}. {diagnostics.advice}"
         return Verdict("caution", "An approximation, by design", text)
     failed = sum(block.status.severity > SolveStatus.APPROXIMATE.severity for block in diagnostics.blocks)
     text = (
