@@ -25,7 +25,7 @@ from examples.demo.methods import METHODS, Method
 from examples.demo.report import BASELINE, HEADINGS, Line, detection_svg, write_report
 
 HOME = Path(".ascribe/demo")
-TABLE_WIDTH = 124
+TABLE_WIDTH = 126
 DAMPING_UNITS = {"relative": "mean", "relative_to_largest": "largest", "absolute": "1"}
 
 
