@@ -272,11 +272,14 @@ def default_damping(curvature: str, solver: str) -> AnyDamping | None:
     The mean eigenvalue itself where the curvature comes from the gradients of the given labels: these are noisy, and a
     tenth of it (DataInf's, HyperINF's) ranked wrong labels worse on every data set tried (ADR 14). On the Gauss-Newton
     Hessian of all parameters at once, and for LiSSA, 1/200 of the largest eigenvalue, within what the settings that are
-    published for LiSSA amount to (1/75 to 1/1000; Klochkov & Liu, arXiv 2409.17357).
+    published for LiSSA amount to (1/75 to 1/1000; Klochkov & Liu, arXiv 2409.17357). ASTRA has four times that: EK-FAC
+    worsens the condition of real adapters, and at 1/200 its plan is longer than ``max_steps`` (ADR 11).
     """
     if curvature == "none":
         return None
-    if curvature == "gauss_newton" or solver in ("lissa", "astra"):
+    if solver == "astra":
+        return RelativeToLargestDamping(relative_to_largest=0.02)
+    if curvature == "gauss_newton" or solver == "lissa":
         return RelativeToLargestDamping(relative_to_largest=0.005)
     if curvature in ("kfac", "ekfac") or solver == "datainf":
         return RelativeDamping(relative=0.1)

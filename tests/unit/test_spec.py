@@ -45,6 +45,7 @@ def test_pairs(curvature: str, solver: str) -> None:
         ("empirical_fisher", "datainf", {"relative": 0.1}),
         ("empirical_fisher", "lissa", {"relative_to_largest": 0.005}),
         ("gauss_newton", "cg", {"relative_to_largest": 0.005}),
+        ("gauss_newton", "astra", {"relative_to_largest": 0.02}),
         ("ekfac", "eigenbasis", {"relative": 0.1}),
         ("none", "identity", None),
     ],
