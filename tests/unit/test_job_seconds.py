@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from ascribe.job import JobState
 from ascribe.ledger.base import Policy
 from ascribe.ledger.ids import new_job_id
 from ascribe.ledger.memory import MemoryLedger
 from ascribe.settings import WorkerSettings
 from tests.support.jobs import make_spec, make_workshop
-from worker import tasks
+from worker import pipeline
+from worker.attempt import Equipment, attend
 
 
-def test_a_job_over_its_seconds_fails_as_limit_exceeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_over_its_seconds_fails_as_limit_exceeded(tmp_path: Path) -> None:
     workshop = make_workshop(tmp_path)
     ledger = MemoryLedger(Policy())
     settings = WorkerSettings(data_root=workshop.root, max_job_seconds=1e-6)
-    for name, made in {"_settings": settings, "_ledger": ledger, "_bench": workshop.bench}.items():
-        monkeypatch.setattr(tasks, name, lambda made=made: made)
+    equipment = Equipment(
+        settings, ledger, lambda spec, reporter, sink: pipeline.run(spec, workshop.bench, reporter, sink)
+    )
     job_id = ledger.create(new_job_id(), make_spec()).job.id
 
-    tasks.run(job_id, 1)
+    attend(job_id, 1, equipment)
 
     job = ledger.get(job_id)
     assert job.status == JobState.FAILED
