@@ -11,10 +11,6 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
-class ShortRead(OSError):
-    """Fewer or more bytes came than there are."""
-
-
 class RangeReader(io.RawIOBase):
     """``fetch(start, stop)`` gives exactly those bytes, or raises."""
 

@@ -5,7 +5,7 @@ synced and renamed; in an object store a PUT, or the end of a multipart upload, 
 
 Threads may share a Remote: fsspec runs every request on one event loop in a thread of its own. Neither that thread
 nor open connections outlive a fork, so a Remote holds no file system: it asks fsspec each time, which keeps one a
-process, and forgets it in a forked child.
+process and forgets it in a forked child.
 """
 
 from __future__ import annotations
@@ -18,19 +18,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import fsspec
-import stamina
-from fsspec.implementations.local import LocalFileSystem
-
-from ascribe.errors import StorageFailed
 from ascribe.settings import Settings
-from ascribe.store.files import FULL
-from ascribe.store.ranges import RangeReader, ShortRead
+from ascribe.store.ranges import RangeReader
+from ascribe.store.trouble import ShortRead, insist
 
-ATTEMPTS = 3
 SLOWEST_BYTES_PER_SECOND = 1 << 20
 """A transfer that is slower on average counts as hung."""
 STALE_SECONDS = 86400.0
@@ -38,14 +33,22 @@ PART_BYTES = 16 << 20
 INCOMING = ".incoming"
 
 _T = TypeVar("_T")
-_HOPELESS = (FileNotFoundError, PermissionError, ValueError, TypeError)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file as it was listed; ``modified_at`` in UTC."""
+
+    name: str
+    bytes: int
+    modified_at: datetime
 
 
 @dataclass(frozen=True)
 class Remote:
     """Files by name below ``url``; names are relative paths with ``/``.
 
-    Every operation is tried :data:`ATTEMPTS` times and ends in bounded time: a folder's operations as the operating
+    Every operation is tried a few times and ends in bounded time: a folder's operations as the operating
     system bounds them, an object store's after ``timeout_seconds`` of silence or at a crawl.
 
     Args:
@@ -60,7 +63,7 @@ class Remote:
     def put(self, local: Path, name: str) -> None:
         """Keep the file under ``name``, over what was there. Raises StorageFailed; ``name`` is then as it was."""
         place = self._into_folder if self._in_folder else self._into_objects
-        self._insist(lambda: place(local, self._path(name)))
+        insist(lambda: place(local, self._path(name)))
 
     def get(self, name: str, local: Path) -> bool:
         """Write what is kept under ``name`` to ``local``; False: there is nothing.
@@ -76,12 +79,15 @@ class Remote:
             self._fs().get_file(self._path(name), str(local), **self._patience(size))
             _check_size(local.stat().st_size, size)
 
-        self._insist(fetch)
+        insist(fetch)
         return True
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a small file; None: there is nothing under this name. Raises StorageFailed."""
-        return self._unless_missing(lambda: bytes(self._fs().cat_file(self._path(name), **self._patience(0))))
+        in_one_request = {"max_concurrency": 1} if self._is_s3 else {}
+        return self._unless_missing(
+            lambda: bytes(self._fs().cat_file(self._path(name), **in_one_request, **self._patience(0)))
+        )
 
     def open(self, name: str) -> IO[bytes]:
         """The file for random access, buffered; each miss is one request for a range of bytes.
@@ -89,11 +95,11 @@ class Remote:
         Raises:
             StorageFailed: here and at every read, also where there is nothing under this name.
         """
-        size = self._insist(lambda: self._size(name))
+        size = insist(lambda: self._size(name))
 
         def fetch(start: int, stop: int) -> bytes:
             patience = self._patience(stop - start)
-            return self._insist(
+            return insist(
                 lambda: _whole(self._fs().cat_file(self._path(name), start=start, end=stop, **patience), stop - start)
             )
 
@@ -113,13 +119,17 @@ class Remote:
         Raises:
             StorageFailed: at the first one.
         """
+        return ((file.name, file.modified_at) for file in self.files(prefix))
+
+    def files(self, prefix: str) -> Iterator[RemoteFile]:
+        """:meth:`names`, with sizes."""
         path = self._path(prefix).rstrip("/")
         root = self._path("")
-        found = self._insist(lambda: self._fs().find(path, detail=True, **self._patience(1 << 30)))
+        found = insist(lambda: self._fs().find(path, detail=True, **self._patience(1 << 30)))
         for full, info in found.items():
             name = full.removeprefix(root)
             if not name.startswith(f"{INCOMING}/"):
-                yield name, _modified(info)
+                yield RemoteFile(name, int(info["size"]), _modified(info))
 
     # -- placing ------------------------------------------------------------------------------------------------
     def _into_objects(self, local: Path, path: str) -> None:
@@ -155,12 +165,12 @@ class Remote:
 
     @property
     def _in_folder(self) -> bool:
-        return issubclass(fsspec.get_filesystem_class(self._protocol), LocalFileSystem)
+        return bool(getattr(_backend(self._protocol), "local_file", False))
 
     def _fs(self) -> Any:
         if not self._is_s3:
-            return fsspec.filesystem(self._protocol, **self.options)
-        fs = fsspec.filesystem(self._protocol, **{**self._s3_options(), **self.options})
+            return _backend(self._protocol)(**self.options)
+        fs = _backend(self._protocol)(**{**self._s3_options(), **self.options})
         fs.retries = 1  # ours and botocore's are enough: they multiply
         return fs
 
@@ -184,7 +194,7 @@ class Remote:
         return {"timeout": 3 * self.timeout_seconds + size / SLOWEST_BYTES_PER_SECOND}
 
     def _path(self, name: str) -> str:
-        root = fsspec.get_filesystem_class(self._protocol)._strip_protocol(self.url)
+        root = _backend(self._protocol)._strip_protocol(self.url)
         return f"{root}/{name}"
 
     def _size(self, name: str) -> int:
@@ -199,19 +209,7 @@ class Remote:
                 return work()
             return None
 
-        return self._insist(attempt)
-
-    def _insist(self, work: Callable[[], _T]) -> _T:
-        """The work done, after a few tries if need be. fsspec's backends share no root of errors: any is theirs."""
-        try:
-            for attempt in stamina.retry_context(
-                on=_worth_another_try, attempts=ATTEMPTS, wait_initial=0.2, wait_max=2
-            ):
-                with attempt:
-                    return work()
-        except Exception as error:
-            raise StorageFailed(_advice(error)) from error
-        raise AssertionError("the last attempt returns or raises")
+        return insist(attempt)
 
 
 def open_remote(settings: Settings) -> Remote | None:
@@ -222,28 +220,12 @@ def open_remote(settings: Settings) -> Remote | None:
     return Remote(url, settings.store_options.get_secret_value(), settings.store_timeout_seconds)
 
 
-def _worth_another_try(error: Exception) -> bool:
-    return not isinstance(error, _HOPELESS)
+@cache
+def _backend(protocol: str) -> Any:
+    """fsspec's class for it, loaded where there is such a store and at the first use."""
+    from fsspec import get_filesystem_class
 
-
-def _advice(error: Exception) -> str:
-    """What to do about it. Never the error's own words: they name paths, hosts and keys."""
-    if isinstance(error, PermissionError):
-        return (
-            "the shared store refuses access: check its credentials, and their rights to read, write, list and delete"
-        )
-    if isinstance(error, FileNotFoundError):
-        return (
-            "the bucket, folder or file is not in the shared store: check ASCRIBE_STORE_URL and that the bucket exists"
-        )
-    if type(error).__name__ == "NoCredentialsError":
-        return "the shared store wants credentials: set AWS_ACCESS_KEY_ID and its like, or ASCRIBE_STORE_OPTIONS"
-    if isinstance(error, OSError) and error.errno in FULL:
-        return "the shared store is full: free some space there"
-    return (
-        f"the shared store cannot be reached or fails ({type(error).__name__}): check that it is up and that "
-        "ASCRIBE_STORE_URL and ASCRIBE_STORE_OPTIONS are right, then try again"
-    )
+    return get_filesystem_class(protocol)
 
 
 def _check_size(found: int, wanted: int) -> None:

@@ -133,7 +133,7 @@ def test_too_many_rows(start: StartService) -> None:
 
 def test_no_place_to_keep_it(start: StartService, root: Path) -> None:
     (root.parent / "uploads").write_text("a file where a folder is wanted")
-    body = problem(_upload(start(), JSONL), 500, "storage")
+    body = problem(_upload(start(), JSONL), 503, "storage")
     assert body["retryable"]
 
 
