@@ -3,9 +3,9 @@
 A name appears with all its bytes or not at all. In a folder (a local disk, NFS) a file is copied to ``.incoming``,
 synced and renamed; in an object store a PUT, or the end of a multipart upload, is the one moment at which it appears.
 
-Threads may share a Remote: fsspec runs every request on one event loop in a thread of its own. Neither that thread
-nor open connections outlive a fork, so a Remote holds no file system: it asks fsspec each time, which keeps one a
-process and forgets it in a forked child.
+Threads may share a Remote: fsspec runs every request on one event loop in a thread of its own, which keeps one client a
+process. A process that has used an object store must not fork and go on: what the child tidies away stalls the parent's
+next request until its timeout (seen with s3fs 2026.9). Ours are spawned.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Remote:
 
     def _patience(self, size: int) -> dict[str, float]:
         """fsspec's time limit for one attempt that moves ``size`` bytes."""
-        if self._in_folder:
+        if not _backend(self._protocol).async_impl:  # a folder: only the operating system can give up
             return {}
         return {"timeout": 3 * self.timeout_seconds + size / SLOWEST_BYTES_PER_SECOND}
 
