@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,9 +35,19 @@ def _usable_store(url: str) -> str:
     return url
 
 
+def _json_object(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError:
+        raise ValueError("must be a JSON object") from None  # theirs would quote it
+
+
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 RedisUrl = Annotated[str, BeforeValidator(_redis_scheme)]
+StoreOptions = Annotated[Secret[dict[str, Any]], BeforeValidator(_json_object)]
 StoreUrl = Annotated[str, AfterValidator(_usable_store)]
 
 
@@ -56,7 +67,7 @@ class Settings(BaseSettings):
     store_url: StoreUrl = Field(
         default="", description="Where all machines keep shards, uploads and large results; empty: local folders alone."
     )
-    store_options: Secret[dict[str, Any]] = Field(
+    store_options: StoreOptions = Field(
         default=Secret({}), description="JSON for the store's file system: endpoint_url, key, secret and the like."
     )
     store_timeout_seconds: float = Field(default=30, gt=0, description="Silence of the store that counts as failing.")

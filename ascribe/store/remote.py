@@ -128,7 +128,7 @@ class Remote:
         found = insist(lambda: self._fs().find(path, detail=True, **self._patience(1 << 30)))
         for full, info in found.items():
             name = full.removeprefix(root)
-            if not name.startswith(f"{INCOMING}/"):
+            if info["type"] == "file" and not name.startswith(f"{INCOMING}/"):
                 yield RemoteFile(name, int(info["size"]), _modified(info))
 
     # -- placing ------------------------------------------------------------------------------------------------

@@ -26,17 +26,17 @@ def insist(work: Callable[[], _T]) -> _T:
     Raises:
         StorageFailed: from whatever the last try raised: fsspec's backends share no root of errors.
     """
-    try:
-        for attempt in stamina.retry_context(on=_worth_another_try, attempts=ATTEMPTS, wait_initial=0.2, wait_max=2):
-            with attempt:
+    for attempt in stamina.retry_context(on=_worth_another_try, attempts=ATTEMPTS, wait_initial=0.2, wait_max=2):
+        with attempt:
+            try:
                 return work()
-    except Exception as error:
-        raise _told(error) from error
+            except Exception as error:
+                raise _told(error) from error  # here, so that the notes on retries are in our words too
     raise AssertionError("the last attempt returns or raises")
 
 
-def _worth_another_try(error: Exception) -> bool:
-    return not isinstance(error, _HOPELESS)
+def _worth_another_try(told: Exception) -> bool:
+    return not isinstance(told.__cause__, _HOPELESS)
 
 
 def _told(error: Exception) -> StorageFailed:
