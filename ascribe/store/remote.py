@@ -61,7 +61,11 @@ class Remote:
     timeout_seconds: float = 30
 
     def put(self, local: Path, name: str) -> None:
-        """Keep the file under ``name``, over what was there. Raises StorageFailed; ``name`` is then as it was."""
+        """Keep the file under ``name``, over what was there.
+
+        Raises:
+            StorageFailed: ``name`` then has the old file, the new one or none, but no part of one.
+        """
         place = self._into_folder if self._in_folder else self._into_objects
         insist(lambda: place(local, self._path(name)))
 
@@ -137,7 +141,9 @@ class Remote:
         fs = self._fs()
         chunks = {"chunksize": PART_BYTES} if self._is_s3 else {}
         fs.put_file(str(local), path, **chunks, **self._patience(size))
-        _check_size(fs.info(path, **self._patience(0))["size"], size)
+        if fs.info(path, **self._patience(0))["size"] != size:
+            fs.rm_file(path, **self._patience(0))
+            raise ShortRead
 
     def _into_folder(self, local: Path, path: str) -> None:
         incoming = Path(self._path(INCOMING))

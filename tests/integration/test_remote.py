@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from uuid import uuid4
 
@@ -222,6 +224,12 @@ def test_trouble_that_stays_is_told(flaky: Remote, tmp_path: Path, method: str, 
     assert not {"fire", "theirs", str(tmp_path)} & set(raised.value.detail.split())
 
 
+def test_a_store_that_keeps_a_part_is_left_without_it(flaky: Remote, tmp_path: Path) -> None:
+    with trouble(put_file=[3] * 9), pytest.raises(StorageFailed, match="ShortRead"):
+        flaky.put(file(tmp_path / "one", b"content"), "one")
+    assert flaky.size("one") is None
+
+
 def test_a_full_store(flaky: Remote, tmp_path: Path) -> None:
     with trouble(put_file=[OSError(28, "No space left on device")] * 5), pytest.raises(NoRoom, match="full"):
         flaky.put(file(tmp_path / "one", b"1"), "one")
@@ -267,3 +275,33 @@ def test_a_store_that_hangs_hangs_nobody(frozen: ObjectStore, tmp_path: Path) ->
         with pytest.raises(StorageFailed, match="reached"):
             work()
         assert time.monotonic() - began < 20
+
+
+class Trickle(BaseHTTPRequestHandler):
+    """Sends a byte now and then: never silent, never done."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        with suppress(OSError):
+            for _ in range(1000):
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_store_that_crawls_counts_as_failing(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = {"key": "k", "secret": "s", "endpoint_url": f"http://127.0.0.1:{server.server_port}"}
+        began = time.monotonic()
+        with pytest.raises(StorageFailed, match="Timeout"):
+            Remote("s3://bucket", options, timeout_seconds=0.3).get("one", tmp_path / "back")
+        assert time.monotonic() - began < 20
+        server.shutdown()

@@ -60,7 +60,11 @@ def running_object_store(folder: Path) -> Iterator[ObjectStore]:
     credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}  # it takes them for its administrator
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen(
-            command, env={"HOME": str(folder), **credentials}, stdout=log, stderr=log, start_new_session=True
+            command,
+            env={"HOME": str(folder), "GOMEMLIMIT": "200MiB", **credentials},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         store = ObjectStore(s3, process)
