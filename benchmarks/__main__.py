@@ -27,6 +27,7 @@ from benchmarks import (
     pbrf,
     queries,
     reuse,
+    scale,
     schulz,
     scoring,
     synthetic,
@@ -52,6 +53,7 @@ STUDIES: dict[str, Study] = {
     "lissa": lissa.study,
     "pbrf": pbrf.study,
     "gpu": gpu.study,
+    "scale": scale.study,
 }
 
 
