@@ -81,7 +81,7 @@ class Checker:
         facts: dict[str, Fact] = {
             "accepted": len(self.accepted),
             **{state.value: states[state] for state in JobState if states[state]},
-            "kills": len(self.kills),
+            **({"worker kills": len(self.kills)} if self.kills else {}),
             "lost": len(lost),
             "duplicate commits": len(twice) + len(wrong),
             "attempts": ", ".join(f"{number}: {count}" for number, count in sorted(attempts.items())),

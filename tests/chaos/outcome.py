@@ -31,7 +31,8 @@ class Outcome:
 class Scenario(Generic[Sizes]):
     """One row of the table. A module ``test_rNN_*.py`` calls its own ``SCENARIO`` and tests its short form.
 
-    ``run`` has a folder of its own for data and logs; it raises for what went wrong with the test itself.
+    ``must`` is empty where a row is for comparison. ``run`` has a folder of its own for data and logs; it raises for
+    what went wrong with the test itself.
     """
 
     name: str
