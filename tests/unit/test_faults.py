@@ -94,6 +94,11 @@ def said(connection: socket.socket, words: bytes) -> bytes:
     return connection.recv(1000)
 
 
+def send_all(connection: socket.socket, words: bytes) -> None:
+    connection.sendall(words)
+    connection.shutdown(socket.SHUT_WR)
+
+
 def assert_silent(connection: socket.socket, words: bytes) -> None:
     connection.settimeout(SILENCE_SECONDS)
     with pytest.raises(TimeoutError):
@@ -104,7 +109,7 @@ def assert_silent(connection: socket.socket, words: bytes) -> None:
 def test_a_healthy_proxy_passes_all_bytes_and_the_end(port: int, echo: Echo) -> None:
     sent = bytes(range(256)) * 1000
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        threading.Thread(target=lambda: (connection.sendall(sent), connection.shutdown(socket.SHUT_WR))).start()
+        threading.Thread(target=send_all, args=(connection, sent)).start()
         received = bytearray()
         while piece := connection.recv(1 << 16):
             received += piece

@@ -1,8 +1,7 @@
 """A host whose clock is wrong: importing this module shifts the wall clock of its process.
 
-``FAULT_CLOCK_SECONDS`` says by how much. Only what asks through ``time`` is told the wrong time, which is Python's own
-code and that of Celery, kombu and redis-py; logs keep it too. The monotonic clock goes on as it was, as it does on a real
-host that was set wrong.
+``FAULT_CLOCK_SECONDS`` says by how much. What asks through ``time`` is told the wrong time: our code, Celery, kombu,
+redis-py. The monotonic clock goes on as it was, as it does on a real host that is set wrong.
 """
 
 from __future__ import annotations

@@ -111,10 +111,12 @@ class FaultyProxy:
                 writer.write_eof()
 
     async def _end(self, server: asyncio.Server) -> None:
+        """By closing every connection: each task then ends by itself."""
         server.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
+        self.latency_seconds = 0.0
+        for link in list(self._links):
+            link.abort(both=True)
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -135,5 +137,7 @@ class _Link:
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
+    if writer.is_closing():
+        return  # ended by itself
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
     writer.transport.abort()
