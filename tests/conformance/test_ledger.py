@@ -38,6 +38,7 @@ WORKER = WorkerInfo(
     token_budget=4096,
     shard_rows=256,
     device="cpu",
+    environment="env",
 )
 LATE_WRITES: dict[str, Callable[[Ledger, Claim], object]] = {
     "renew": lambda ledger, old: ledger.renew(old),

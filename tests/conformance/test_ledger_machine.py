@@ -21,7 +21,7 @@ from ascribe.ledger.redis import LAYOUT
 from tests.support.ledger import ERROR, PROGRESS, Bench, MemoryBench, RedisBench, create, manifest
 
 LEASE_SECONDS = 0.005
-POLICY = Policy(lease_seconds=LEASE_SECONDS, ring_again_seconds=60, max_attempts=2)
+POLICY = Policy(lease_seconds=LEASE_SECONDS, ring_again_seconds=60, max_attempts=2, retry_backoff_seconds=0)
 LEASED = (JobState.RUNNING, JobState.CANCELLING)
 FINAL = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED)
 

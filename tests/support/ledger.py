@@ -17,7 +17,7 @@ from ascribe.spec import JobSpec
 from ascribe.status import SolveStatus
 
 LEASE_SECONDS = 0.15
-POLICY = Policy(lease_seconds=LEASE_SECONDS, ring_again_seconds=0.3, max_attempts=3)
+POLICY = Policy(lease_seconds=LEASE_SECONDS, ring_again_seconds=0.3, max_attempts=3, retry_backoff_seconds=0)
 PROGRESS = Progress(phase=Phase.SOLVING, done=1, total=4, fraction=0.25)
 ERROR = JobError.of(InternalError("a fault of ours"))
 

@@ -38,8 +38,8 @@ def heartbeat(
     ledger: FlakyLedger, claim: Claim, stall_seconds: float = 60, on_hung: Callable[[], None] = lambda: None
 ) -> Heartbeat:
     return Heartbeat(
-        ledger,
-        claim,
+        lambda: ledger.renew(claim),
+        {"job_id": claim.job_id},
         lease_seconds=LEASE_SECONDS,
         every_seconds=0.03,
         stall_seconds=stall_seconds,

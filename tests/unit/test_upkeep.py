@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ascribe.errors import QueueUnavailable
-from ascribe.ledger.base import Policy, Reconciled, Ring
+from ascribe.ledger.base import Call, Policy, Reconciled, Ring
 from ascribe.ledger.memory import MemoryLedger
 from ascribe.ledger.upkeep import Upkeep
 from tests.support.ledger import claim, create
@@ -21,6 +21,7 @@ class Bell:
 
     def __init__(self) -> None:
         self.rung: list[Ring] = []
+        self.called: list[Call] = []
         self.tried = 0
         self.broken = threading.Event()
 
@@ -29,6 +30,12 @@ class Bell:
         if self.broken.is_set():
             raise ConnectionError("redis://:password@host refused")
         self.rung.append(ring)
+
+    def call(self, call: Call) -> None:
+        self.tried += 1
+        if self.broken.is_set():
+            raise ConnectionError("redis://:password@host refused")
+        self.called.append(call)
 
 
 class FlakyLedger(MemoryLedger):
@@ -54,7 +61,7 @@ def bell() -> Bell:
 
 @pytest.fixture
 def ledger() -> FlakyLedger:
-    return FlakyLedger(Policy(lease_seconds=0.05))
+    return FlakyLedger(Policy(lease_seconds=0.05, retry_backoff_seconds=0))
 
 
 @pytest.fixture
