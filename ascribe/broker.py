@@ -19,7 +19,8 @@ HELP_TASK = "ascribe.help"
 DEFAULT_QUEUE = "cpu"
 VISIBILITY_TIMEOUT_SECONDS = 7 * 86400
 """Longer than any job: the ledger's lease, not the broker, decides when work is taken away."""
-
+HEALTH_CHECK_SECONDS = 5
+"""A worker whose connection the network has forgotten is deaf until kombu replaces it: twice this and a second."""
 PRIORITIES: Mapping[Priority, int] = {"high": 0, "normal": 3, "low": 6}
 """As kombu's Redis transport counts: a list in Redis for each, emptied in this order, 0 first."""
 
@@ -49,7 +50,7 @@ def celery_options(settings: Settings) -> dict[str, Any]:
             "global_keyprefix": "ascribe:",
             "priority_steps": sorted(PRIORITIES.values()),
             "socket_keepalive": True,
-            "health_check_interval": 25,
+            "health_check_interval": HEALTH_CHECK_SECONDS,
             "socket_timeout": settings.redis_timeout_seconds,
             "socket_connect_timeout": settings.redis_timeout_seconds,
         },
