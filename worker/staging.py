@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import stamina
 
 from ascribe.errors import QueueUnavailable
 from ascribe.ledger.base import Claim, Ledger
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Insist:
-    """Retries a ledger write while Redis is away, up to the lease; the work of hours must not die of a restart."""
+    """Asks the ledger again while Redis is away, up to the lease; the work of hours must not die of a restart."""
 
     lease_seconds: float
 
-    def __call__(self, write: Callable[[], None]) -> None:
-        for attempt in stamina.retry_context(on=QueueUnavailable, timeout=self.lease_seconds, attempts=None):
-            with attempt:
-                write()
+    def __call__(self, ask: Callable[[], T]) -> T:
+        return stamina.RetryingCaller(timeout=self.lease_seconds, attempts=None)(QueueUnavailable, ask)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ascribe.spec import JobSpec
 from tests.support.tiny import make_checkpoint, make_rows, write_rows
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
+from worker.sharing import Alone
 
 TRAIN, VALIDATION = 40, 6
 
@@ -58,7 +59,7 @@ class Workshop:
                 seen.append(progress)
             return False
 
-        return run(spec, self.bench, Reporter(send), shelf), shelf
+        return run(spec, self.bench, Reporter(send), shelf, Alone()), shelf
 
 
 def make_workshop(folder: Path, **settings: Any) -> Workshop:
