@@ -30,6 +30,7 @@ from benchmarks import (
     scale,
     schulz,
     scoring,
+    sharing,
     synthetic,
 )
 from benchmarks.cells import Study
@@ -45,6 +46,7 @@ BENCHMARKS: dict[str, Callable[[Subject, Sizes], Iterator[Row]]] = {
     "reuse": reuse.measure,
     "queries": queries.measure,
     "latency": latency.measure,
+    "sharing": sharing.measure,
 }
 STUDIES: dict[str, Study] = {
     "synthetic": synthetic.study,
