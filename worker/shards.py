@@ -84,7 +84,10 @@ class Shards:
         """Whether the shard is in the store. Raises StorageFailed."""
         path = self._path(span)
         with storage_errors():
-            there = self._verified(span) if path.exists() else self._accept(span, self.store.files.promised(path))
+            if self.store.shared and not path.exists():
+                there = self._accept(span, self.store.files.promised(path))
+            else:
+                there = self._verified(span)
         if not there:
             self._missed.add(span.index)
         return there

@@ -22,6 +22,7 @@ from ascribe.spec import JobSpec
 from tests.support.crews import (
     ROWS,
     SHARD_ROWS,
+    SHARDS,
     Team,
     equip,
     ignore,
@@ -31,10 +32,13 @@ from tests.support.crews import (
     vectors,
 )
 from tests.support.jobs import VALIDATION, make_spec
+from tests.support.objectstore import ObjectStore
+from worker.environment import environment_key
 from worker.helping import help_with
 from worker.pipeline import Bench, helping
 
 SPECS = {
+    "plain": {},
     "gfim": {"output": {"self_influence": True, "role_of_inverse": {"top_directions": 2}}},
     "ekfac": {"curvature": {"kind": "ekfac"}, "solver": {"kind": "eigenbasis"}},
     "gauss_newton": {"curvature": {"kind": "gauss_newton"}, "solver": {"kind": "cg"}},
@@ -93,7 +97,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str
     return get
 
 
-@pytest.mark.parametrize("name", list(SPECS))
+@pytest.mark.parametrize("name", ["gfim", "ekfac", "gauss_newton"])
 def test_two_workers_make_the_bits_of_one(
     ledger: Ledger, settings: WorkerSettings, alone: Callable[[str], dict[str, bytes]], name: str
 ) -> None:
@@ -119,6 +123,21 @@ def test_four_workers_make_the_bits_of_one_and_all_have_a_share(
     assert stems >= {"shard", "sums", "scores"}, "all three kinds of parts were shared"
 
 
+def test_workers_share_work_where_they_share_a_store(settings: WorkerSettings, tmp_path: Path) -> None:
+    key = environment_key(settings)
+    assert environment_key(settings) == key
+    assert environment_key(settings.model_copy(update={"cache_dir": tmp_path / "other"})) != key
+    assert environment_key(settings.model_copy(update={"threads": 2})) != key
+    (tmp_path / "same").symlink_to(settings.cache_dir)
+    assert environment_key(settings.model_copy(update={"cache_dir": tmp_path / "same"})) == key
+    by_url = settings.model_copy(update={"store_url": "file:///somewhere"})
+    elsewhere = by_url.model_copy(update={"cache_dir": tmp_path / "other"})
+    assert environment_key(by_url) == environment_key(elsewhere) != key
+    nowhere = settings.model_copy(update={"cache_dir": tmp_path / "file" / "cache"})
+    (tmp_path / "file").touch()
+    assert environment_key(nowhere) != environment_key(nowhere), "who cannot have a store shares with nobody"
+
+
 def test_nothing_is_offered_where_there_is_nobody_else(
     memory: Ledger, settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +149,21 @@ def test_nothing_is_offered_where_there_is_nobody_else(
     assert asked == []
     assert not list(settings.cache_dir.rglob("sums-*"))
     assert workers_of(job) == {"MainThread": ROWS + VALIDATION}
+
+
+def test_an_owner_on_another_machine_fetches_no_gradients_that_others_have_worked_up(
+    data: Path, tmp_path: Path, object_store: ObjectStore, alone: Callable[[str], dict[str, bytes]]
+) -> None:
+    store = {"store_url": f"{object_store.url}/{uuid.uuid4().hex}", "store_options": dict(object_store.options)}
+    here, there = (settings_for(tmp_path / name, data_root=data, **store) for name in ("here", "there"))
+    ledger = MemoryLedger(Policy())
+    helper = equip(ledger, there)
+    job = Team(ledger, here).run(spec_of("plain"), meet=lambda job_id, _: help_with(job_id, helper))
+    assert vectors(ledger, job) == alone("plain")
+    assert job.result is not None
+    train = here.cache_dir / "gradients" / job.result.provenance.gradient_fingerprint
+    assert [path.name for path in train.glob("shard-*.safetensors")] == ["shard-00000.safetensors"]
+    assert len(list(train.glob("sums-*.safetensors"))) == SHARDS
 
 
 class Stranger:
