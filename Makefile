@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test check format openapi bench fuzz clean
+.PHONY: help demo test check format openapi bench fuzz chaos clean
 
 help:  ## say what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ bench: $(VENV)/.dev  ## speed, memory and latency beside their floors
 
 fuzz: $(VENV)/.dev  ## schemathesis over the whole API, with a new seed each time
 	$(BIN)/python -m tests.support.fuzzing --examples 200
+
+chaos: $(VENV)/.dev  ## kill, freeze and cut off everything; an hour, goes on where it was broken off
+	$(BIN)/python -m tests.chaos
 
 clean:  ## remove the environment and all generated state
 	rm -rf $(VENV) .ascribe build *.egg-info

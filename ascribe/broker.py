@@ -17,6 +17,9 @@ DEFAULT_QUEUE = "cpu"
 VISIBILITY_TIMEOUT_SECONDS = 7 * 86400
 """Longer than any job: the ledger's lease, not the broker, decides when work is taken away."""
 
+HEALTH_CHECK_SECONDS = 5
+"""A worker whose connection a network has forgotten hears nothing, until kombu replaces it after twice this and a second."""
+
 
 def celery_options(settings: Settings) -> dict[str, Any]:
     """Options for ``Celery.conf.update`` on both sides of the queue."""
@@ -28,7 +31,7 @@ def celery_options(settings: Settings) -> dict[str, Any]:
             "visibility_timeout": VISIBILITY_TIMEOUT_SECONDS,
             "global_keyprefix": "ascribe:",
             "socket_keepalive": True,
-            "health_check_interval": 25,
+            "health_check_interval": HEALTH_CHECK_SECONDS,
             "socket_timeout": settings.redis_timeout_seconds,
             "socket_connect_timeout": settings.redis_timeout_seconds,
         },

@@ -14,6 +14,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processor import processor
+
 PACKAGES = ("torch", "transformers", "peft", "fastapi", "uvicorn", "redis")
 
 
@@ -48,22 +50,10 @@ def machine() -> dict[str, str]:
     """What a result depends on, with no host name in it."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
     } | {name: version(name) for name in PACKAGES}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    # The family and model too: a cloud's machines often call themselves by no more than a brand.
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return (
-        f"{facts.get('model name', platform.machine())} (family {facts.get('cpu family')}, model {facts.get('model')})"
-    )
 
 
 def show(rows: list[Row], facts: dict[str, str]) -> None:

@@ -1,0 +1,1 @@
+"""What goes wrong with machines and networks, made to happen: one trouble a file."""
