@@ -36,6 +36,7 @@ from tests.support.ledger_machine import (
 )
 from tests.support.ledger_model import LEASED, Model, PartModel, WorkModel
 
+THEN = st.sampled_from(["hold", "hold", "finish", "drop"])
 ASKED = st.sampled_from(SPECS)
 NAMES = st.lists(st.sampled_from(PARTS), unique=True, min_size=1)
 
@@ -63,7 +64,7 @@ class LedgerMachine(Checked):
     @precondition(lambda self: self.models)
     @rule(data=st.data())
     def request_cancel(self, data: st.DataObject) -> None:
-        job_id, model = self.pick_job(data)
+        job_id, model = self.pick_job(data, among=JobState.RUNNING)
         self.ledger.request_cancel(job_id)
         if model.status == JobState.QUEUED:
             model.end(JobState.CANCELLED, self.now)
@@ -115,20 +116,16 @@ class LedgerMachine(Checked):
         }
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), with_progress=st.booleans())
-    def renew(self, data: st.DataObject, with_progress: bool) -> None:
+    @rule(data=st.data(), what=st.sampled_from(["renew", "progress", "stage"]))
+    def write(self, data: st.DataObject, what: str) -> None:
         claim, model = self.pick_claim(data)
         with refused_unless(model.owns(claim)):
-            cancel = self.ledger.progress(claim, PROGRESS) if with_progress else self.ledger.renew(claim)
-            assert cancel == (model.status == JobState.CANCELLING)
-            model.lease_until = self.now + POLICY.lease_seconds
-
-    @precondition(lambda self: self.claims)
-    @rule(data=st.data())
-    def stage(self, data: st.DataObject) -> None:
-        claim, model = self.pick_claim(data)
-        with refused_unless(model.owns(claim)):
-            self.ledger.stage(claim, "mean", [b"%d" % claim.fence])
+            if what == "stage":
+                self.ledger.stage(claim, "mean", [b"%d" % claim.fence])
+            else:
+                cancel = self.ledger.renew(claim) if what == "renew" else self.ledger.progress(claim, PROGRESS)
+                assert cancel == (model.status == JobState.CANCELLING)
+                model.lease_until = self.now + POLICY.lease_seconds
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), how=st.sampled_from(["commit", "fail", "cancelled", "hand_back"]))
@@ -175,18 +172,22 @@ class LedgerMachine(Checked):
             model.work = WorkModel(environment, self.now, {name: PartModel() for name in names})
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), times=st.integers(1, 3), as_owner=st.booleans(), right=MOSTLY)
-    def take(self, data: st.DataObject, times: int, as_owner: bool, right: bool) -> None:
+    @rule(data=st.data(), then=st.lists(THEN, min_size=1, max_size=4), as_owner=st.booleans(), right=MOSTLY)
+    def take(self, data: st.DataObject, then: list[str], as_owner: bool, right: bool) -> None:
+        """Parts one after the other, and what becomes of each."""
         claim, model = self.pick_claim(data)
-        environment = model.work.environment if model.work and right else "a third"
         owner = claim if as_owner else None
-        for _ in range(times):
+        environment = model.work.environment if model.work and right else "a third"
+        for verb in then:
             if model.status == JobState.RUNNING and model.work and not right and (model.owns(claim) or not owner):
                 with pytest.raises(WrongEnvironment):
                     self.ledger.take(claim.job_id, "h", environment, owner=owner)
-            else:
-                with refused_unless(model.owns(claim) or not owner):
-                    self.check_taken(model, self.ledger.take(claim.job_id, "h", environment, owner=owner), as_owner)
+                continue
+            with refused_unless(model.owns(claim) or not owner):
+                part = self.ledger.take(claim.job_id, "h", environment, owner=owner)
+                self.check_taken(model, part, as_owner)
+                if part is not None and verb != "hold":
+                    self.check_said(part, verb)
 
     def check_taken(self, model: Model, part: Part | None, as_owner: bool) -> None:
         opened = model.work.open(self.now) if model.work and model.status == JobState.RUNNING else {}
@@ -204,7 +205,10 @@ class LedgerMachine(Checked):
     @precondition(lambda self: self.parts)
     @rule(data=st.data(), verb=st.sampled_from(["keep", "finish", "drop"]))
     def say_of_a_part(self, data: st.DataObject, verb: str) -> None:
-        part, model = self.pick_part(data)
+        self.check_said(self.pick_part(data), verb)
+
+    def check_said(self, part: Part, verb: str) -> None:
+        model = self.model(part)
         with refused_unless(model.holds(part) or (verb == "finish" and model.finished(part))):
             getattr(self.ledger, verb)(part)
             model.part(part).due = 0 if verb == "drop" else self.now + POLICY.lease_seconds

@@ -38,7 +38,7 @@ SPECS = [
 MODELS = sorted({model_key(one) for one in SPECS})
 ENVIRONMENTS = ("env", "another")
 LIVE = {("cpu", "env"): 3, ("gpu", "env"): 2, ("cpu", "another"): 1}
-MOSTLY = st.sampled_from([True, True, True, False])
+MOSTLY = st.sampled_from([True, True, True, True, False])
 PARTS = ("a", "b", "c", "d")
 FINAL = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED)
 
@@ -62,22 +62,22 @@ class Checked(RuleBasedStateMachine):
                 self.ledger.register_worker(info, 1e6 * UNIT_SECONDS)
 
     def pick_job(self, data: st.DataObject, *, among: JobState | None = None) -> tuple[str, Model]:
-        """One in this state, where there is one."""
-        ids = [job_id for job_id, model in self.models.items() if model.status == among] or list(self.models)
-        job_id = data.draw(st.sampled_from(sorted(ids)))
+        """One in this state, where there is one, and mostly so."""
+        ids = [job_id for job_id, model in self.models.items() if model.status == among]
+        mostly = data.draw(MOSTLY)
+        job_id = data.draw(st.sampled_from(sorted(ids if ids and mostly else self.models)))
         return job_id, self.models[job_id]
 
     def pick_claim(self, data: st.DataObject) -> tuple[Claim, Model]:
         """Mostly one that still holds."""
-        held = [claim for claim in self.claims if claim is self.model(claim).owner]
+        held = [claim for claim in self.claims if self.model(claim).owns(claim)]
         mostly = data.draw(MOSTLY)
         claim = data.draw(st.sampled_from(held if held and mostly else self.claims))
         return claim, self.model(claim)
 
-    def pick_part(self, data: st.DataObject) -> tuple[Part, Model]:
+    def pick_part(self, data: st.DataObject) -> Part:
         """Mostly one of those taken last."""
-        part = data.draw(st.sampled_from(self.parts[-3:] if data.draw(MOSTLY) else self.parts))
-        return part, self.model(part)
+        return data.draw(st.sampled_from(self.parts[-3:] if data.draw(MOSTLY) else self.parts))
 
     def model(self, of: Claim | Part) -> Model:
         return self.models.get(of.job_id) or Model(SPECS[0], POLICY, 0, 0, JobState.FAILED)
