@@ -125,7 +125,7 @@ class ChaosBench:
         while self.ended() < count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.ended()} of {count} jobs had ended after {within_seconds:g} s")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     # -- workers ------------------------------------------------------------------------------------------------
     def start_worker(self) -> Worker:
