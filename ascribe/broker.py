@@ -18,7 +18,7 @@ VISIBILITY_TIMEOUT_SECONDS = 7 * 86400
 """Longer than any job: the ledger's lease, not the broker, decides when work is taken away."""
 
 HEALTH_CHECK_SECONDS = 5
-"""A worker whose connection a network has forgotten hears nothing until kombu replaces it, after twice this and 1 s."""
+"""A worker whose connection the network has forgotten is deaf until kombu replaces it: twice this and a second."""
 
 
 def celery_options(settings: Settings) -> dict[str, Any]:

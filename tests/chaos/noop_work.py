@@ -30,10 +30,27 @@ SLICE_SECONDS = 0.05
 
 
 def noop_spec(
-    base: str = "base", *, sleep_ms: int = 0, allocate_mb: int = 0, deaths: int = 0, result_bytes: int = 100
+    base: str = "base",
+    *,
+    sleep_ms: int = 0,
+    allocate_mb: int = 0,
+    deaths: int = 0,
+    result_bytes: int = 100,
+    before_stage_ms: int = 0,
+    before_commit_ms: int = 0,
 ) -> JobSpec:
-    """A job for :func:`work`. In its first ``deaths`` attempts it kills the process that works on it."""
-    wishes = {"sleep_ms": sleep_ms, "allocate_mb": allocate_mb, "deaths": deaths, "result_bytes": result_bytes}
+    """A job for :func:`work`. In its first ``deaths`` attempts it kills the process that works on it.
+
+    The last two are silent: nothing is told meanwhile, and the next word is a write of the result.
+    """
+    wishes = {
+        "sleep_ms": sleep_ms,
+        "allocate_mb": allocate_mb,
+        "deaths": deaths,
+        "result_bytes": result_bytes,
+        "before_stage_ms": before_stage_ms,
+        "before_commit_ms": before_commit_ms,
+    }
     labels = {name: str(value) for name, value in wishes.items() if value}
     return spec(base, model={"base": base, "adapter": "adapter"}, labels=labels)
 
@@ -53,7 +70,9 @@ def work(job: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
     if sink.claim.attempt <= wish.get("deaths", 0):
         os.kill(os.getpid(), signal.SIGKILL)
     del held
+    time.sleep(wish.get("before_stage_ms", 0) / 1000)
     sink.stage(MEAN, [_result(sink.claim, wish.get("result_bytes", 0))])
+    time.sleep(wish.get("before_commit_ms", 0) / 1000)
     return manifest(MEAN)
 
 
