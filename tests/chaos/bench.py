@@ -129,7 +129,7 @@ class ChaosBench:
         while self.ended() < count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.ended()} of {count} jobs had ended after {within_seconds:g} s")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     # -- workers ------------------------------------------------------------------------------------------------
     def start_worker(self) -> Worker:
@@ -200,7 +200,7 @@ class ChaosBench:
             "ASCRIBE_REDIS_URL": f"redis://127.0.0.1:{self.port}/0",
             "ASCRIBE_CACHE_DIR": str(self.folder / "cache"),
         }
-        flags = ["--without-gossip", "--without-mingle", "-Q", "cpu", "-n", f"chaos-{number}@%h"]
+        flags = ["--without-gossip", "--without-mingle", "-n", f"chaos-{number}@%h"]
         command = [sys.executable, "-m", "celery", "-q", "-A", self._worker_app, "worker", *flags]
         log = self.logs / f"worker-{number}.log"
         environment |= self._variables() | dict(self._worker_env(number))

@@ -107,7 +107,7 @@ def _wait_for(bench: ChaosBench, count: int, within_seconds: float) -> bool:
     while bench.server.hlen(RUNS) < count:
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(0.05)
     return True
 
 
