@@ -23,4 +23,4 @@ COPY worker worker
 RUN pip install -c constraints.txt ".[worker]"
 ENV ASCRIBE_CACHE_DIR=/cache OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 USER ascribe
-CMD ["celery", "-q", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle", "-Q", "cpu"]
+CMD ["celery", "-q", "-A", "worker.app", "worker", "--without-gossip", "--without-mingle"]

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, Secret, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ascribe.spec import Queue
+
 
 def _redis_scheme(url: object) -> object:
     # kombu knows no valkey:// scheme; the protocol is the same.
@@ -144,7 +146,10 @@ class WorkerSettings(Settings):
         default=50 << 30, ge=1, description="Entries that no job uses make room, the longest unused first."
     )
     cache_reserve_bytes: int = Field(default=1 << 30, ge=0, description="Disk space that the cache leaves free.")
-    queue: str = "cpu"
+    queue: Queue = Field(default="cpu", description="The worker takes the jobs of this queue.")
+    alive_file: Path | None = Field(
+        default=None, description="The worker's main loop touches it every second, for `python -m worker.probe`."
+    )
     device: str = "cpu"
     threads: int = Field(default=1, ge=1)
     token_budget: int = Field(default=1024, ge=1, description="Padded tokens in one batch of the gradient pass.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ascribe.broker import HELP_TASK, RUN_TASK, celery_options
+from ascribe.broker import call_message, celery_options, ring_message
 from ascribe.ledger.base import Call, Ring
 from ascribe.settings import Settings
 
@@ -20,11 +20,10 @@ class CeleryDoorbell:
         self._settings = settings
 
     def ring(self, ring: Ring) -> None:
-        # No retry here: the ledger rings again, and knows by then whether it still must.
-        self._celery.send_task(RUN_TASK, args=[ring.job_id, ring.attempt], queue=ring.queue, retry=False)
+        self._celery.send_task(**ring_message(ring))
 
     def call(self, call: Call) -> None:
-        self._celery.send_task(HELP_TASK, args=[call.job_id], queue=call.queue, retry=False)
+        self._celery.send_task(**call_message(call))
 
     @cached_property
     def _celery(self) -> Celery:

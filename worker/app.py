@@ -1,6 +1,9 @@
-"""The Celery application, and what a worker does beside its tasks: present itself, keep the ledger tidy.
+"""The Celery application, and what a worker does beside its tasks: present itself, keep the ledger tidy, drain.
 
-celery -A worker.app worker --without-gossip --without-mingle -Q cpu
+celery -A worker.app worker --without-gossip --without-mingle
+
+It serves the queue ``ASCRIBE_QUEUE``. Nothing here, nor in what this imports, touches torch: on a GPU the pool's child
+alone opens the device.
 """
 
 from __future__ import annotations
@@ -8,16 +11,15 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from ascribe.broker import HELP_TASK, RUN_TASK, celery_options
+from ascribe.broker import call_message, celery_options, ring_message
 from ascribe.ledger.base import Call, Ring
 from ascribe.ledger.opening import open_ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import WorkerSettings
-from worker import logs
+from worker import draining, logs, presence
 from worker.environment import worker_info
-from worker.presence import Presence
 
 settings = WorkerSettings()
 app = Celery("ascribe", include=["worker.tasks", logs.__name__])
@@ -28,21 +30,36 @@ class CeleryDoorbell:
     """Rings through this worker's own connection."""
 
     def ring(self, ring: Ring) -> None:
-        app.send_task(RUN_TASK, args=[ring.job_id, ring.attempt], queue=ring.queue, retry=False)
+        app.send_task(**ring_message(ring))
 
     def call(self, call: Call) -> None:
-        app.send_task(HELP_TASK, args=[call.job_id], queue=call.queue, retry=False)
+        app.send_task(**call_message(call))
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # celery has no annotations
-def _start(**_: Any) -> None:
+def _start(sender: Any, **_: Any) -> None:
+    """``sender`` is the consumer, which holds the pool and the main loop's timer."""
     ledger = open_ledger(settings)
     upkeep = Upkeep(ledger, CeleryDoorbell(), every_seconds=settings.reconcile_seconds)
-    presence = Presence(ledger, worker_info(settings))
-    upkeep.start()
-    presence.start()
+    here = presence.Presence(ledger, worker_info(settings), settings.alive_file)
+    telling = draining.Telling()
+    for thread in (upkeep, here, telling):
+        thread.start()
+    sender.timer.call_repeatedly(presence.TURN_SECONDS, here.turn)
 
+    # In a signal handler: nothing that waits. By the time of a cold stop Celery itself has ended the children.
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+    def _drain(how: str, **_: Any) -> None:
+        here.stop()
+        if how == "Warm":
+            telling.begin(sender.pool.info["processes"])
+
+    @worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
     def _stop(**_: Any) -> None:
-        presence.stop()
         upkeep.stop()
+        here.join(settings.redis_timeout_seconds)
+
+
+@worker_process_init.connect  # type: ignore[untyped-decorator]
+def _listen(**_: Any) -> None:
+    draining.listen()

@@ -17,8 +17,9 @@ from ascribe.logs import bound
 from ascribe.result import Manifest
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
+from worker import draining
 from worker.environment import worker_name
-from worker.progress import Cancelled, Reporter
+from worker.progress import Cancelled, Draining, Reporter
 from worker.staging import Insist, Staging
 
 if TYPE_CHECKING:
@@ -34,21 +35,23 @@ class Equipment:
     settings: WorkerSettings
     ledger: Ledger
     work: Callable[[JobSpec, Reporter, Sink], Manifest]
+    warm: Callable[[], str] = str
+    """:func:`ascribe.ledger.base.model_key` of the model that is loaded, '' without one."""
 
 
 def attend(job_id: str, attempt: int, equipment: Equipment) -> None:
-    """Answer a ring: work on this attempt of the job, if it is still there to be claimed."""
+    """Answer a ring: work on this attempt of the job, if it is still there to be claimed, or on one in its place."""
     with bound(job_id=job_id, attempt=attempt):
         try:
-            claim = equipment.ledger.claim(job_id, attempt, worker_name())
+            claim = equipment.ledger.claim(job_id, attempt, worker_name(), warm=equipment.warm())
         except QueueUnavailable as error:
             log.warning("cannot be claimed, will be rung again", extra={"detail": error.detail})
             return
         if claim is None:
             log.info("not there to be claimed")
             return
-        with bound(fence=claim.fence):
-            _attempt(claim, equipment)
+    with bound(job_id=claim.job_id, attempt=claim.attempt, fence=claim.fence):
+        _attempt(claim, equipment)
 
 
 def _attempt(claim: Claim, equipment: Equipment) -> None:
@@ -68,7 +71,7 @@ def _attempt(claim: Claim, equipment: Equipment) -> None:
             ended = _work(claim, equipment, heartbeat)
     except LeaseLost:
         ended = {"outcome": "lost"}
-    level = logging.INFO if ended["outcome"] in ("committed", "cancelled") else logging.WARNING
+    level = logging.INFO if ended["outcome"] in ("committed", "cancelled", "handed_back") else logging.WARNING
     log.log(level, "attempt ended", extra={**ended, "seconds": round(time.monotonic() - began, 3)})
 
 
@@ -90,6 +93,9 @@ def _work(claim: Claim, equipment: Equipment, heartbeat: Heartbeat) -> dict[str,
     except Cancelled:
         insist(lambda: ledger.cancelled(claim))
         return {"outcome": "cancelled"}
+    except Draining:
+        insist(lambda: ledger.hand_back(claim))
+        return {"outcome": "handed_back"}
     except LeaseLost:
         raise
     except AscribeError as raised:
@@ -111,7 +117,10 @@ def _explain(raised: Exception) -> AscribeError:
 
 @dataclass(slots=True)
 class _Line:
-    """Progress to the ledger. A short outage of Redis does not end the job: the heartbeat knows when it is too long."""
+    """Progress to the ledger, and from outside whatever ends the work.
+
+    A short outage of Redis does not end the job: the heartbeat knows when it is too long.
+    """
 
     claim: Claim
     ledger: Ledger
@@ -125,6 +134,8 @@ class _Line:
             log.info("phase began", extra={"phase": progress.phase.value, "total": progress.total})
         if self.heartbeat.lost.is_set():
             raise LeaseLost
+        if draining.told.is_set():
+            raise Draining
         try:
             return self.ledger.progress(self.claim, progress)
         except QueueUnavailable:

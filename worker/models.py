@@ -51,14 +51,16 @@ class ModelCache:
     """Keeps the last model warm: the next job on the same checkpoint starts at once."""
 
     def __init__(self) -> None:
+        self.loaded: ModelSpec | None = None
+        """As the job that had it loaded names it."""
         self._key: ModelKey | None = None
         self._model: LoadedModel | None = None
 
     def get(self, key: ModelKey, checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         if self._model is None or key != self._key:
-            self._model, self._key = None, None  # free the old one before the new one is there
+            self._model, self._key, self.loaded = None, None, None  # free the old one before the new one is there
             self._model = load_model(checkpoint, spec, attention=key.attention, device=key.device)
-            self._key = key
+            self._key, self.loaded = key, spec
         return self._model
 
 

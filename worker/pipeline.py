@@ -91,7 +91,7 @@ def run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink) -> Manifest
 
     Raises:
         AscribeError: with the reason, for whatever the input, the data or the numbers make impossible.
-        Cancelled: from the reporter, at a batch.
+        Cancelled, Draining: from the reporter, at a batch.
     """
     with ExitStack() as held:  # store entries the job reads, until its last vector is staged
         return _run(spec, bench, reporter, sink, held)

@@ -18,6 +18,10 @@ class Cancelled(Exception):
     """The caller asked for the job to end; raised at the next batch."""
 
 
+class Draining(Exception):
+    """This worker is to stop: the job is for another one to go on with. Raised at the next batch."""
+
+
 class Reporter:
     """Tells ``send`` where the work is, at each batch but not more than four times a second.
 
@@ -56,7 +60,7 @@ class Reporter:
         """``count`` more are done. ``found`` ones cost nothing (a cache had them) and stay out of the ETA.
 
         Raises:
-            Cancelled: the caller asked for it.
+            Cancelled: the caller asked for it. Draining: this worker is told to stop.
             LimitExceeded: the job has run for ``max_seconds``.
         """
         self._done += count

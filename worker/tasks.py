@@ -5,17 +5,19 @@ torch is imported when the first job arrives, so a worker is ready in under a se
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
 from celery import shared_task
+from celery.exceptions import Reject
 
 from ascribe.broker import RUN_TASK
+from ascribe.ledger.base import model_key
 from ascribe.ledger.opening import open_ledger
 from ascribe.result import Manifest
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
+from worker import draining
 from worker.attempt import Equipment, attend
 from worker.progress import Reporter
 
@@ -26,25 +28,32 @@ if TYPE_CHECKING:
 @shared_task(name=RUN_TASK)  # type: ignore[untyped-decorator]  # celery has no annotations
 def run(job_id: str, attempt: int) -> None:
     """Work on one attempt of a job, if it is still there to be claimed. Safe to run twice."""
+    if draining.told.is_set():
+        raise Reject("this worker is to stop", requeue=True)  # back into the queue, for another one
     attend(job_id, attempt, equipment())
 
 
 @cache
 def equipment() -> Equipment:
     settings = WorkerSettings()
-    return Equipment(settings, open_ledger(settings), _pipeline(settings))
+    pipeline = Pipeline(settings)
+    return Equipment(settings, open_ledger(settings), pipeline, pipeline.warm)
 
 
-def _pipeline(settings: WorkerSettings) -> Callable[[JobSpec, Reporter, Sink], Manifest]:
-    @cache
-    def bench() -> Bench:
-        from worker.pipeline import Bench
+class Pipeline:
+    """Does jobs, and keeps between them what may serve again. Imports the numerics with the first one."""
 
-        return Bench(settings)
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._bench: Bench | None = None
 
-    def work(spec: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
+    def __call__(self, spec: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
         from worker import pipeline
 
-        return pipeline.run(spec, bench(), reporter, sink)
+        self._bench = self._bench or pipeline.Bench(self._settings)
+        return pipeline.run(spec, self._bench, reporter, sink)
 
-    return work
+    def warm(self) -> str:
+        """Key of the model that is loaded."""
+        loaded = self._bench and self._bench.models.loaded
+        return model_key(loaded) if loaded else ""

@@ -29,7 +29,7 @@ from ascribe.errors import QueueUnavailable
 
 def worker_arguments(number: int) -> list[str]:
     """Celery's command line for one CPU worker."""
-    flags = ["--without-gossip", "--without-mingle", "-Q", "cpu"]
+    flags = ["--without-gossip", "--without-mingle"]
     # Quiet: its banner is no line of the log.
     return ["celery", "-q", "-A", "worker.app", "worker", *flags, "-n", f"ascribe-{number}@%h"]
 

@@ -102,7 +102,7 @@ class MemoryLedger(MemoryParts):
 
     def _in_its_place(self, entry: Entry, warm: str) -> Entry | None:
         """The first job to wait that a worker with this model should rather have."""
-        if not warm or warm == model_key(entry.spec) or entry.passed:
+        if not warm or warm == model_key(entry.spec.model) or entry.passed:
             return None
         kind = (entry.spec.queue, entry.spec.priority, warm)
         waiting = [
@@ -110,7 +110,7 @@ class MemoryLedger(MemoryParts):
             for job_id, other in self._entries.items()
             if other.job.status == JobState.QUEUED
             and other.waits_from <= self._clock()
-            and (other.spec.queue, other.spec.priority, model_key(other.spec)) == kind
+            and (other.spec.queue, other.spec.priority, model_key(other.spec.model)) == kind
         ]
         if not waiting:
             return None

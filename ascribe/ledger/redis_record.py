@@ -35,7 +35,7 @@ def to_fields(spec: JobSpec, retry_of: str | None) -> list[str]:
         "query_of": spec.query_of.job_id if spec.query_of else "",
         "queue": spec.queue,
         "priority": spec.priority,
-        "model": model_key(spec),
+        "model": model_key(spec.model),
         "retry_of": retry_of or "",
     }
     return [text for field in fields.items() for text in field]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from ascribe.job import Job, JobState
-from ascribe.spec import JobSpec, Priority, Queue
+from ascribe.spec import JobSpec, ModelSpec, Priority, Queue
 
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 MAX_BACKOFF_SECONDS = 300.0
@@ -21,9 +21,9 @@ class WrongEnvironment(Exception):
     """The job's parts must be computed where other bits come out than here: this worker declines to help."""
 
 
-def model_key(spec: JobSpec) -> str:
+def model_key(model: ModelSpec) -> str:
     """Which model a worker has loaded, or a job wants."""
-    return f"{spec.model.base}\0{spec.model.adapter or ''}"
+    return f"{model.base}\0{model.adapter or ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,8 @@ class ChaosBench:
     """Use it with ``with``: inside, the server answers and every worker is ready; afterwards nothing of it runs.
 
     ``env``: further ``ASCRIBE_*`` variables for ledger, workers and API, on top of SHORT_TIMES. ``worker_app``: the
-    module with the Celery application. ``worker_env``: what one worker has on top, by its number. ``seed``: of the random choices.
+    module with the Celery application. ``worker_env``: variables of one worker on top, by its number. ``seed``: of the
+    random choices.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class ChaosBench:
         env: Mapping[str, str] | None = None,
         front: Front | None = None,
         worker_app: str = "tests.chaos.noop_worker",
-        worker_env: WorkerEnv = lambda number: {},
+        worker_env: WorkerEnv = lambda _: {},
         seed: int = 0,
     ) -> None:
         self.folder = folder
@@ -209,10 +210,11 @@ class ChaosBench:
             "ASCRIBE_REDIS_URL": f"redis://127.0.0.1:{self.port}/0",
             "ASCRIBE_CACHE_DIR": str(self.folder / "cache"),
         }
-        flags = ["--without-gossip", "--without-mingle", "-Q", "cpu", "-n", f"chaos-{number}@%h"]
+        flags = ["--without-gossip", "--without-mingle", "-n", f"chaos-{number}@%h"]
         command = [sys.executable, "-m", "celery", "-q", "-A", self._worker_app, "worker", *flags]
         log = self.logs / f"worker-{number}.log"
-        return spawn(command, env=environment | self._variables() | self._worker_env(number), cwd=self.folder, log=log)
+        environment |= self._variables() | dict(self._worker_env(number))
+        return spawn(command, env=environment, cwd=self.folder, log=log)
 
     def _end_workers(self) -> None:
         for worker in self.workers:

@@ -1,6 +1,6 @@
 """The real Celery application, for workers whose work is :mod:`tests.chaos.noop_work`: ready in about a second.
 
-celery -A tests.chaos.noop_worker worker --without-gossip --without-mingle -Q cpu
+celery -A tests.chaos.noop_worker worker --without-gossip --without-mingle
 """
 
 from __future__ import annotations
