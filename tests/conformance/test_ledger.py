@@ -47,6 +47,7 @@ LATE_WRITES: dict[str, Callable[[Ledger, Claim], object]] = {
     "commit": lambda ledger, old: ledger.commit(old, manifest()),
     "fail": lambda ledger, old: ledger.fail(old, ERROR),
     "cancelled": lambda ledger, old: ledger.cancelled(old),
+    "hand_back": lambda ledger, old: ledger.hand_back(old),
 }
 
 # -- create, get, list ----------------------------------------------------------------------------------------
