@@ -226,7 +226,7 @@ class RedisLedger:
 
     def commit(self, claim: Claim, manifest: Manifest) -> None:
         totals = of_result(claim.spec.solver.kind, manifest)
-        self._end(claim, JobState.SUCCEEDED, manifest.model_dump_json(), json.dumps(totals), manifest.vectors)
+        self._end(claim, JobState.SUCCEEDED, manifest.model_dump_json(), json.dumps(totals), manifest.staged)
 
     def fail(self, claim: Claim, error: JobError) -> None:
         self._end(claim, JobState.FAILED, error.model_dump_json())
@@ -289,6 +289,10 @@ class RedisLedger:
         with answering():
             rows: Any = self._redis.get(self._key("gradients", gradient_fingerprint))
         return None if rows is None else int(rows)
+
+    def take_turn(self, task: str, seconds: float) -> bool:
+        with answering():
+            return bool(self._redis.set(self._key("turn", task), 1, nx=True, px=_ms(seconds)))
 
     def close(self) -> None:
         self._redis.close()
