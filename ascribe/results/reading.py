@@ -16,6 +16,9 @@ from ascribe.result import StoredVectors
 from ascribe.results.footer import damaged, footer_sha256
 from ascribe.store.remote import Remote
 
+BATCH = 64
+"""Vectors that pyarrow reads at a time: it holds tens of kilobytes a vector beside the scores."""
+
 
 class FileScores:
     """Some vectors of a file, side by side. The file is looked for at the first read.
@@ -27,7 +30,7 @@ class FileScores:
     def __init__(self, files: Remote, stored: StoredVectors, names: Sequence[str]) -> None:
         self._files, self._stored, self._names = files, stored, names
         self._file: pq.ParquetFile | None = None
-        self._held: tuple[int, pa.Table] | None = None
+        self._held: tuple[int, list[array[float]]] | None = None
 
     def part(self, start: int, count: int) -> list[array[float]]:
         """Rows ``start`` to ``start + count`` of every vector.
@@ -38,18 +41,21 @@ class FileScores:
         """
         found = [array("f") for _ in self._names]
         for index, begin, end in pieces(start, count, self._stored.group_rows):
-            group = self._group(index)
-            for name, values in zip(self._names, found, strict=True):
-                _append(values, group.column(name).slice(begin, end - begin))
+            for values, piece in zip(found, self._group(index), strict=True):
+                values.extend(piece[begin:end])
         return found
 
-    def _group(self, index: int) -> pa.Table:
+    def _group(self, index: int) -> list[array[float]]:
+        """A row group of the vectors."""
         if self._held is None or self._held[0] != index:
             self._held = None  # before the next one is there: two would be twice the memory
             with _damage():
                 file = self._file = self._file or self._open()
-                self._held = index, file.read_row_group(index, columns=list(self._names), use_threads=False)
+                self._held = index, [values for names in self._batches() for values in _read(file, index, names)]
         return self._held[1]
+
+    def _batches(self) -> Iterator[list[str]]:
+        return (list(self._names[start : start + BATCH]) for start in range(0, len(self._names), BATCH))
 
     def _open(self) -> pq.ParquetFile:
         size = self._files.size(self._stored.name)
@@ -75,8 +81,15 @@ def _damage() -> Iterator[None]:
         raise damaged() from error
 
 
-def _append(values: array[float], column: pa.ChunkedArray[Any]) -> None:
+def _read(file: pq.ParquetFile, index: int, names: list[str]) -> Iterator[array[float]]:
+    group = file.read_row_group(index, columns=names, use_threads=False)
+    return (_floats(group.column(name)) for name in names)
+
+
+def _floats(column: pa.ChunkedArray[Any]) -> array[float]:
+    values = array("f")
     for chunk in column.chunks:
         buffer = chunk.buffers()[1]
         assert buffer is not None
         values.frombytes(memoryview(buffer)[4 * chunk.offset : 4 * (chunk.offset + len(chunk))])
+    return values

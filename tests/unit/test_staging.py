@@ -13,12 +13,16 @@ from ascribe.job import JobState
 from ascribe.ledger.base import Claim, LeaseLost, Policy
 from ascribe.ledger.ids import new_job_id
 from ascribe.ledger.memory import MemoryLedger
+from ascribe.result import Manifest
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from tests.support.disk import files_no_larger_than
 from tests.support.handmade import spec_body
 from tests.support.spilled import claimed, fill, staging, worker_settings
-from worker.progress import Cancelled
+from worker.attempt import Equipment, attend
+from worker.pipeline import Sink
+from worker.progress import Cancelled, Reporter
+from worker.staging import Staging
 
 BYTES = 5 * 30 * 4
 """Of five vectors of thirty rows."""
@@ -167,3 +171,22 @@ def test_what_a_killed_worker_was_writing_is_removed_after_a_day(clocked: Clocke
     with staging(clocked.ledger, clocked.claim(), settings) as sink:
         fill(sink)
     assert list(settings.cache_dir.iterdir()) == [young]
+
+
+def test_a_job_fails_as_storage_when_the_disk_is_full(clocked: Clocked, settings: WorkerSettings) -> None:
+    spec = JobSpec.model_validate(spec_body())
+    job_id = clocked.ledger.create(new_job_id(), spec).job.id
+
+    def work(spec: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
+        assert isinstance(sink, Staging)
+        with files_no_larger_than(20_000):
+            return fill(sink, rows=5000)[0]
+
+    attend(job_id, 1, Equipment(settings, clocked.ledger, work))
+    job = clocked.ledger.get(job_id)
+    assert job.status is JobState.FAILED
+    assert job.error is not None
+    assert (job.error.code, job.error.retryable) == ("storage", True)
+    assert job.result is None
+    assert stored_files(settings) == []
+    assert list(settings.cache_dir.iterdir()) == []
