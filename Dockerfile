@@ -5,8 +5,8 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md ./
 COPY ascribe ascribe
-RUN useradd --create-home --uid 10001 ascribe && mkdir /data /cache /uploads && chown ascribe /cache /uploads
-ENV ASCRIBE_DATA_ROOT=/data ASCRIBE_UPLOADS_DIR=/uploads
+RUN useradd --create-home --uid 10001 ascribe && mkdir /data /cache /uploads /results && chown ascribe /cache /uploads /results
+ENV ASCRIBE_DATA_ROOT=/data ASCRIBE_UPLOADS_DIR=/uploads ASCRIBE_RESULTS_DIR=/results
 
 FROM base AS service
 COPY service service

@@ -87,8 +87,9 @@ def _work(claim: Claim, equipment: Equipment, heartbeat: Heartbeat) -> dict[str,
     insist = Insist(settings.lease_seconds)
     try:
         reporter = Reporter(_Line(claim, ledger, heartbeat), max_seconds=settings.max_job_seconds)
-        manifest = equipment.work(claim.spec, reporter, Staging(claim, ledger, insist))
-        insist(lambda: ledger.commit(claim, manifest))
+        with Staging(claim, ledger, insist, settings) as sink:
+            manifest = equipment.work(claim.spec, reporter, sink)
+            insist(lambda: ledger.commit(claim, manifest))
         return {"outcome": "committed"}
     except Cancelled:
         insist(lambda: ledger.cancelled(claim))

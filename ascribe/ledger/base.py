@@ -148,7 +148,7 @@ class Ledger(Protocol):
     def commit(self, claim: Claim, manifest: Manifest) -> None:
         """running -> succeeded, and the staged vectors become the result; cancelling -> cancelled.
 
-        Raises LeaseLost, InternalError when the manifest names a vector that is not staged.
+        Raises LeaseLost, InternalError when something of ``manifest.staged`` is not staged.
         """
 
     def fail(self, claim: Claim, error: JobError) -> None:
@@ -221,5 +221,8 @@ class Ledger(Protocol):
 
     def announced_gradients(self, gradient_fingerprint: str) -> int | None:
         """Rows announced under this fingerprint, a hint for dry runs: only the worker knows for sure."""
+
+    def take_turn(self, task: str, seconds: float) -> bool:
+        """True for one caller, in whatever process, in so many seconds: for upkeep that one of them is to do."""
 
     def close(self) -> None: ...

@@ -146,7 +146,7 @@ class MemoryLedger(MemoryParts):
             if entry.job.status == JobState.CANCELLING:
                 self._end(entry, JobState.CANCELLED)
                 return
-            if not set(manifest.vectors) <= entry.scores.keys():
+            if not set(manifest.staged) <= entry.scores.keys():
                 raise messages.not_staged()
             lifetime = min(self._policy.result_ttl_seconds, self._policy.record_ttl_seconds)
             entry.result_until = self._clock() + lifetime

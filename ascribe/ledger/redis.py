@@ -9,7 +9,7 @@ from itertools import count
 from ascribe.job import Job, JobError, Progress
 from ascribe.ledger import messages
 from ascribe.ledger.chunks import rechunk
-from ascribe.ledger.redis_client import kept, ms
+from ascribe.ledger.redis_client import answering, kept, ms
 from ascribe.ledger.redis_parts import RedisParts
 from ascribe.ledger.redis_reader import LAYOUT as LAYOUT
 from ascribe.ledger.redis_reader import WORKER_INFO, digest
@@ -85,7 +85,7 @@ class RedisLedger(RedisParts):
 
     def commit(self, claim: Claim, manifest: Manifest) -> None:
         totals = of_result(claim.spec.solver.kind, manifest)
-        self._end(claim, "succeeded", manifest.model_dump_json(), json.dumps(totals), manifest.vectors)
+        self._end(claim, "succeeded", manifest.model_dump_json(), json.dumps(totals), manifest.staged)
 
     def fail(self, claim: Claim, error: JobError) -> None:
         self._end(claim, "failed", error.model_dump_json())
@@ -133,3 +133,7 @@ class RedisLedger(RedisParts):
 
     def announce_gradients(self, gradient_fingerprint: str, rows: int) -> None:
         self._scripts.run("announce", gradient_fingerprint, rows, ms(self._policy.record_ttl_seconds))
+
+    def take_turn(self, task: str, seconds: float) -> bool:
+        with answering():
+            return bool(self._redis.set(self._key("turn", task), 1, nx=True, px=ms(seconds)))

@@ -11,7 +11,7 @@ from ascribe.errors import NotReady
 from ascribe.job import Job
 from ascribe.ledger.base import Created, Ledger
 from ascribe.spec import JobSpec
-from service.dependencies import JobId, LedgerDep, SettingsDep, UpkeepDep, WatchDep, json_body
+from service.dependencies import FilesDep, JobId, LedgerDep, SettingsDep, UpkeepDep, WatchDep, json_body
 from service.documentation import header, problems
 from service.etag import IfNoneMatch, etag, unchanged
 from service.jobs import dry_run, operations
@@ -184,9 +184,9 @@ def cancel_job(job_id: JobId, response: Response, ledger: LedgerDep) -> Job:
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problems(401, 404, 409, 503),
 )
-def delete_job(job_id: JobId, ledger: LedgerDep) -> None:
+def delete_job(job_id: JobId, ledger: LedgerDep, files: FilesDep) -> None:
     """Remove an ended job and its scores. Cached gradients stay with the workers."""
-    ledger.delete(job_id)
+    operations.delete(job_id, ledger, files)
 
 
 def _describe(job: Job, response: Response, include: str | None = None) -> None:

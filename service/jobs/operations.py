@@ -7,6 +7,7 @@ import re
 
 from starlette.concurrency import run_in_threadpool
 
+from ascribe.errors import StorageFailed
 from ascribe.fingerprint import fingerprint
 from ascribe.job import JOB_ID_PATTERN, Job
 from ascribe.ledger.base import Created, IdempotencyKey, JobFilter, Ledger, Pulse
@@ -14,6 +15,7 @@ from ascribe.ledger.ids import new_job_id
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import ServiceSettings
 from ascribe.spec import JobSpec
+from ascribe.store.remote import Remote
 from ascribe.view import SpecView
 from service.errors import BadCursor
 from service.jobs.checks import check
@@ -57,6 +59,17 @@ async def held(job: Job, seconds: float, ledger: Ledger, watch: Watch, *, any_ch
     with watch.following():
         await watch.until(job.id, wanted, seconds)
     return await run_in_threadpool(ledger.get, job.id)
+
+
+def delete(job_id: str, ledger: Ledger, files: Remote) -> None:
+    """The record, every score, and the file of them where there is one. Raises NotFound, Conflict."""
+    result = ledger.get(job_id).result
+    ledger.delete(job_id)
+    if result is not None and result.stored is not None:
+        try:
+            files.delete(result.stored.name)
+        except StorageFailed as error:  # nothing leads to it any more
+            log.warning("a file of vectors is left to the sweep", extra={"job_id": job_id, "detail": error.detail})
 
 
 def list_jobs(query: JobsQuery, ledger: Ledger) -> JobList:

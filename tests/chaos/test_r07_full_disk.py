@@ -140,12 +140,13 @@ def try_out(bench: ChaosBench, fault: Fault, spec: JobSpec, found: Found) -> Ite
 
 def leftovers(cache: Path) -> Iterator[str]:
     """What is on the disk and is not the whole of something."""
+    files = Files(cache, remote=None, make_room=lambda _bytes: None)
     for path in cache.rglob("*"):
         if path.name.startswith(".") and path.name != LOCK:
             yield f"{path.name} was left behind"
         elif path.suffix == ".safetensors":
             try:
-                if Files().facts(path) is None:
+                if files.facts(path) is None:
                     yield f"{path.name} has nothing that says it is whole"
             except Damaged:
                 yield f"{path.name} is not whole"

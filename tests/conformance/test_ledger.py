@@ -525,6 +525,14 @@ def test_a_result_deleted_while_it_is_read_ends_the_reading(ledger: Ledger, benc
 # -- upkeep ---------------------------------------------------------------------------------------------------
 
 
+def test_a_turn_is_taken_by_one_caller_in_its_time(bench: Bench) -> None:
+    assert bench.ledger.take_turn("sweep", 0.2)
+    assert not bench.ledger.take_turn("sweep", 0.2)
+    assert bench.ledger.take_turn("another", 0.2)
+    bench.advance(0.2)
+    assert bench.ledger.take_turn("sweep", 0.2)
+
+
 def test_a_job_is_rung_once_and_again_when_nobody_claims_it(bench: Bench) -> None:
     jobs = [create(bench.ledger) for _ in range(3)]
     once = [Ring(job_id, 1) for job_id in jobs]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ascribe.job import Progress
 from ascribe.result import Manifest
+from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from tests.support.tiny import make_checkpoint, make_rows, write_rows
@@ -32,6 +33,9 @@ class Shelf:
 
     def stage(self, name: str, chunks: Iterable[bytes]) -> None:
         self.staged[name] = b"".join(chunks)
+
+    def spill(self, columns: Columns) -> None:
+        """All vectors are staged."""
 
     def announce(self, gradient_fingerprint: str, rows: int) -> None:
         self.announced[gradient_fingerprint] = rows
