@@ -10,6 +10,9 @@ from typing import Any
 from ascribe.settings import Settings
 
 RUN_TASK = "ascribe.run"
+"""Arguments: job id, attempt."""
+HELP_TASK = "ascribe.help"
+"""Argument: job id."""
 DEFAULT_QUEUE = "cpu"
 VISIBILITY_TIMEOUT_SECONDS = 7 * 86400
 """Longer than any job: the ledger's lease, not the broker, decides when work is taken away."""

@@ -21,6 +21,7 @@ class EventType(StrEnum):
     PHASE = "phase"
     CANCEL_REQUESTED = "cancel_requested"
     LEASE_LOST = "lease_lost"
+    HANDED_BACK = "handed_back"
     REQUEUED = "requeued"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -33,6 +34,7 @@ _MESSAGES: Mapping[EventType, str] = {
     EventType.PHASE: "Attempt {attempt} is {detail}.",
     EventType.CANCEL_REQUESTED: "The job was asked to stop.",
     EventType.LEASE_LOST: "The worker of attempt {attempt} went silent.",
+    EventType.HANDED_BACK: "The worker of attempt {attempt} was told to stop and handed the job back.",
     EventType.REQUEUED: "The job is queued again, as attempt {attempt}.",
     EventType.SUCCEEDED: "The scores are ready.",
     EventType.FAILED: "The job failed: {detail}.",

@@ -38,7 +38,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
-"""RUNNING -> QUEUED is a lost lease: the same job, attempt + 1."""
+"""RUNNING -> QUEUED is a lost lease, or an attempt handed back: the same job, attempt + 1."""
 
 
 class Phase(StrEnum):
@@ -104,7 +104,9 @@ class Attempt(Record):
     worker: str
     started_at: datetime
     ended_at: datetime | None = None
-    outcome: Literal["succeeded", "failed", "cancelled", "lost"] | None = None
+    outcome: Literal["succeeded", "failed", "cancelled", "lost", "handed_back"] | None = Field(
+        default=None, description="'lost': its worker went silent; 'handed_back': its worker was told to stop."
+    )
 
 
 class Job(Record):
@@ -121,3 +123,4 @@ class Job(Record):
     progress: Progress | None = None
     error: JobError | None = None
     result: Manifest | None = None
+    retry_of: str | None = Field(default=None, description="Id of the job that this one asks again.")

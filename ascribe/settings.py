@@ -80,7 +80,14 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(
         default=900, gt=0, description="Renewal stops when progress has not moved for so long."
     )
-    max_attempts: int = Field(default=3, ge=1, description="Times a job is begun before it fails as worker_lost.")
+    max_attempts: int = Field(
+        default=3, ge=1, description="Times a job loses its worker before it fails as worker_lost."
+    )
+    retry_backoff_seconds: float = Field(
+        default=5,
+        ge=0,
+        description="How long a job whose worker was lost waits; twice as long after each further loss, up to 300.",
+    )
     reconcile_seconds: float = Field(default=2, gt=0)
     ring_again_seconds: float = Field(default=15, gt=0, description="A queued job nobody claimed is rung again.")
 

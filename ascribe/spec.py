@@ -6,7 +6,7 @@ layer below checks again. What only a file, a checkpoint or the data can show is
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StrictBool, StrictInt, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
@@ -77,7 +77,9 @@ __all__ = [
     "OutputSpec",
     "ParametersSpec",
     "Part",
+    "Priority",
     "QueryOf",
+    "Queue",
     "RelativeDamping",
     "RoleOfInverse",
     "SchulzSolver",
@@ -89,6 +91,8 @@ __all__ = [
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=255)]
 JOB_ID_PATTERN = r"^job_[0-9a-f]{32}$"
+Queue = Literal["cpu", "gpu"]
+Priority = Literal["low", "normal", "high"]
 
 
 class RoleOfInverse(Part):
@@ -141,6 +145,10 @@ class JobSpec(Part):
     solver: Solver
     output: OutputSpec = OutputSpec()
     seed: StrictInt = Field(default=0, ge=0, lt=2**63)
+    queue: Queue = Field(default="cpu", description="Which workers may take the job: those that serve this queue.")
+    priority: Priority = Field(
+        default="normal", description="Of the jobs that wait in a queue, those of higher priority begin first."
+    )
     query_of: QueryOf | None = Field(
         default=None, description="Where `POST /v1/jobs/{id}/queries` made this spec: of which job it asks more."
     )

@@ -10,8 +10,8 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_ready, worker_shutting_down
 
-from ascribe.broker import RUN_TASK, celery_options
-from ascribe.ledger.base import Ring
+from ascribe.broker import HELP_TASK, RUN_TASK, celery_options
+from ascribe.ledger.base import Call, Ring
 from ascribe.ledger.opening import open_ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import WorkerSettings
@@ -28,7 +28,10 @@ class CeleryDoorbell:
     """Rings through this worker's own connection."""
 
     def ring(self, ring: Ring) -> None:
-        app.send_task(RUN_TASK, args=[ring.job_id, ring.attempt], queue=settings.queue, retry=False)
+        app.send_task(RUN_TASK, args=[ring.job_id, ring.attempt], queue=ring.queue, retry=False)
+
+    def call(self, call: Call) -> None:
+        app.send_task(HELP_TASK, args=[call.job_id], queue=call.queue, retry=False)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]  # celery has no annotations

@@ -58,8 +58,8 @@ def _attempt(claim: Claim, equipment: Equipment) -> None:
     log.info("attempt started", extra={"worker": claim.worker, "solver": claim.spec.solver.kind})
     try:
         with Heartbeat(
-            equipment.ledger,
-            claim,
+            lambda: equipment.ledger.renew(claim),
+            {"job_id": claim.job_id, "attempt": claim.attempt, "fence": claim.fence},
             lease_seconds=settings.lease_seconds,
             every_seconds=settings.heartbeat_seconds,
             stall_seconds=settings.stall_seconds,

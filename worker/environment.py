@@ -7,6 +7,7 @@ import platform
 import socket
 from importlib.metadata import version
 
+from ascribe.fingerprint import fingerprint
 from ascribe.ledger.base import WorkerInfo
 from ascribe.settings import WorkerSettings
 
@@ -31,4 +32,18 @@ def worker_info(settings: WorkerSettings) -> WorkerInfo:
         token_budget=settings.token_budget,
         shard_rows=settings.shard_rows,
         device=settings.device,
+        environment=environment_key(settings),
+    )
+
+
+def environment_key(settings: WorkerSettings) -> str:
+    """Fingerprint of all that must be equal for equal bits: workers with the same one can share a job's work."""
+    return fingerprint(
+        {
+            "versions": versions(),
+            "device": settings.device,
+            "attention": settings.attention,
+            "token_budget": settings.token_budget,
+            "shard_rows": settings.shard_rows,
+        }
     )

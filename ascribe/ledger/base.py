@@ -7,141 +7,84 @@ caller's, so that hosts need not agree on the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from ascribe.event import Event
-from ascribe.job import Job, JobError, JobState, Progress
+from ascribe.job import Job, JobError, Progress
+from ascribe.ledger.values import (
+    MAX_BACKOFF_SECONDS,
+    QUEUES,
+    Call,
+    Claim,
+    Counts,
+    Created,
+    IdempotencyKey,
+    JobFilter,
+    LeaseLost,
+    Page,
+    Part,
+    Policy,
+    Pulse,
+    QueueCounts,
+    Reconciled,
+    Ring,
+    Standing,
+    WorkerInfo,
+    WrongEnvironment,
+    model_key,
+)
 from ascribe.result import Manifest
 from ascribe.spec import JobSpec
 
-
-class LeaseLost(Exception):
-    """This attempt no longer owns the job; whatever it still does must be thrown away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The ledger's times and bounds, in seconds; filled from settings by whoever composes the process."""
-
-    lease_seconds: float = 60
-    ring_again_seconds: float = 15
-    """After the first ring; each further one waits twice as long, up to 16 times, or a backlog fills the queue."""
-    max_attempts: int = 3
-    max_queued_jobs: int = 1000
-    result_ttl_seconds: float = 7 * 86400
-    record_ttl_seconds: float = 30 * 86400
-    idempotency_ttl_seconds: float = 86400
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """The caller's key, and the fingerprint of method, path and canonical body it was first used with."""
-
-    key: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    job: Job
-    replayed: bool
-    """True when the idempotency key had already made this job."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """The right to work on one attempt of a job, until the lease runs out."""
-
-    job_id: str
-    attempt: int
-    fence: int
-    worker: str
-    spec: JobSpec
-
-
-@dataclass(frozen=True, slots=True)
-class Ring:
-    """A message to send: job ``job_id`` waits at attempt ``attempt``."""
-
-    job_id: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reconciled:
-    """What one pass of the reconciler found to do."""
-
-    rings: tuple[Ring, ...] = ()
-    requeued: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    status: JobState | None = None
-    model: str | None = None
-    """Matches ``spec.model.base`` or ``spec.model.adapter``."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    query_of: str | None = None
-    """Id of the job that a query asks about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    jobs: tuple[Job, ...]
-    has_more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """What tells a follower of a job that there is something new to read."""
-
-    status: JobState
-    revision: int
-    events: int
-    """Number of the latest event."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    jobs: Mapping[JobState, int]
-    """Records in each state."""
-    oldest_queued_seconds: float
-    """How long the job that waits longest has been in the queue; 0 without any."""
-    totals: Mapping[str, float]
-    """Since the ledger began: see :mod:`ascribe.ledger.totals`."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
-    """A live worker and what its gradients depend on, so that a dry run can predict cache hits."""
-
-    worker: str
-    queue: str
-    versions: Mapping[str, str]
-    attention: str
-    token_budget: int
-    shard_rows: int
-    device: str
+__all__ = [
+    "MAX_BACKOFF_SECONDS",
+    "QUEUES",
+    "Call",
+    "Claim",
+    "Counts",
+    "Created",
+    "Doorbell",
+    "IdempotencyKey",
+    "JobFilter",
+    "LeaseLost",
+    "Ledger",
+    "Page",
+    "Part",
+    "Policy",
+    "Pulse",
+    "QueueCounts",
+    "Reconciled",
+    "Ring",
+    "Standing",
+    "WorkerInfo",
+    "WrongEnvironment",
+    "model_key",
+]
 
 
 class Doorbell(Protocol):
-    """Sends one task message. May raise anything: the ledger rings again later."""
+    """Sends one task message. May raise anything: the ledger rings, and calls, again later."""
 
-    def ring(self, ring: Ring) -> None: ...
+    def ring(self, ring: Ring) -> None:
+        """For a worker to claim a queued job."""
+
+    def call(self, call: Call) -> None:
+        """For a worker to help with a running one."""
 
 
 class Ledger(Protocol):
     """Both implementations pass tests/conformance/test_ledger.py. Redis not answering raises QueueUnavailable."""
 
     # -- callers ----------------------------------------------------------------------------------------------
-    def create(self, job_id: str, spec: JobSpec, idempotency: IdempotencyKey | None = None) -> Created:
+    def create(
+        self, job_id: str, spec: JobSpec, idempotency: IdempotencyKey | None = None, *, retry_of: str | None = None
+    ) -> Created:
         """Record the job, its outbox entry and its idempotency record in one step.
 
-        The same ``job_id`` again is a replay too: the first reply was lost. Raises IdempotencyReused when the key
-        stands for another body, QueueFull when ``max_queued_jobs`` wait already; a replay is answered even then.
+        ``retry_of``: id of the job that this one asks again; kept as it is given. The same ``job_id`` again is a
+        replay too: the first reply was lost. Raises IdempotencyReused when the key stands for another body, QueueFull
+        when ``max_queued_jobs`` wait already; a replay is answered even then.
         """
 
     def replayed(self, idempotency: IdempotencyKey) -> Job | None:
@@ -185,8 +128,13 @@ class Ledger(Protocol):
 
     # -- workers ----------------------------------------------------------------------------------------------
     # An owner may end its attempt twice in the same way, as it must when the first reply was lost.
-    def claim(self, job_id: str, attempt: int, worker: str) -> Claim | None:
-        """queued at this attempt -> running under a new fence; None when it is not there to be had."""
+    def claim(self, job_id: str, attempt: int, worker: str, *, warm: str = "") -> Claim | None:
+        """queued at this attempt -> running under a new fence; None when it is not there to be had.
+
+        ``warm`` is the :func:`model_key` of the model the worker has loaded. If this job wants another one, and a job
+        of the same queue and priority waits for that one, the latter is claimed in its place: the first to wait. The
+        job passed over is rung again at once, and never passed over again.
+        """
 
     def renew(self, claim: Claim) -> bool:
         """Extend the lease; True when the job is to be cancelled. Raises LeaseLost."""
@@ -209,13 +157,53 @@ class Ledger(Protocol):
     def cancelled(self, claim: Claim) -> None:
         """cancelling -> cancelled; what was staged is dropped. Raises LeaseLost, Conflict when nobody asked."""
 
+    def hand_back(self, claim: Claim) -> None:
+        """running -> queued at attempt + 1, to be rung at once and not counted as lost; cancelling -> cancelled.
+
+        For a worker that is told to stop. What was staged is dropped. Raises LeaseLost.
+        """
+
+    # -- shared work ------------------------------------------------------------------------------------------
+    # The owner of a running job lays out parts of its work, and any worker of the same environment takes them. A part
+    # is a hint: what was computed lies in the content-addressed store, and whoever wants it looks there. All parts
+    # vanish with the attempt, however it ends.
+    def offer(self, claim: Claim, environment: str, parts: Sequence[str]) -> None:
+        """Parts to take, in this order, in place of those offered before. Raises LeaseLost.
+
+        ``environment`` is a fingerprint of all that must be equal for equal bits.
+        """
+
+    def take(self, job_id: str, worker: str, environment: str, *, owner: Claim | None = None) -> Part | None:
+        """The next part that is open, or whose lease ran out; None when there is none to be had.
+
+        A part that was taken ``max_attempts`` times is left to the ``owner``, the job's present claim. Raises
+        WrongEnvironment when the parts were offered to others, LeaseLost when the claim given is not the present one.
+        """
+
+    def keep(self, part: Part) -> None:
+        """Extend the part's lease. Raises LeaseLost as the two below, also once the job is to be cancelled."""
+
+    def finish(self, part: Part) -> None:
+        """It is done; said twice is no error. Raises LeaseLost."""
+
+    def drop(self, part: Part) -> None:
+        """Give it back at once, to be taken next. Raises LeaseLost."""
+
+    def standing(self, claim: Claim) -> Standing:
+        """Of what was offered last. Raises LeaseLost."""
+
+    def finished_parts(self, claim: Claim, after: int = 0) -> Sequence[tuple[str, str]]:
+        """Name and worker of each, in order of finishing, without the first ``after``. Raises LeaseLost."""
+
     # -- upkeep -----------------------------------------------------------------------------------------------
     def reconcile(self) -> Reconciled:
-        """One pass over a bounded number of jobs: take the outbox, re-ring queued jobs nobody claimed, take expired
-        leases away. Call again while it finds rings.
+        """One pass over a bounded number of jobs: take the outbox, re-ring queued jobs nobody claimed, call helpers
+        to jobs with open parts, take expired leases away. Call again while it finds rings.
 
         Safe to call from many processes at once: each ring is handed out once. An expired lease re-queues the job at
-        attempt + 1, ends it as failed ``worker_lost`` after ``max_attempts``, as cancelled when it was cancelling.
+        attempt + 1 after ``retry_backoff_seconds``, ends it as failed ``worker_lost`` when it is the last of
+        ``max_attempts``, as cancelled when it was cancelling. Calls are made when parts are offered and, while any
+        are unfinished, again as rings are.
         """
 
     def ping(self) -> None:

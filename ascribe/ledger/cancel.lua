@@ -1,14 +1,16 @@
 #!lua flags=allow-oom
 -- queued -> cancelled, running -> cancelling, anything else stays. Returns the record, or nothing.
 -- ARGV: id, record TTL
-local id = ARGV[1]
-local status = redis.call('HGET', job(id), 'status')
-if not status then return false end
+local record = load(ARGV[1])
+if not record then return false end
 
-if status == 'queued' then
-  finish(id, 'cancelled', tonumber(ARGV[2]))
-elseif status == 'running' then
-  enter(id, 'cancelling')
-  tell(id, 'cancel_requested')
+if record.status == 'queued' then
+  dequeue(record)
+  finish(record, 'cancelled', tonumber(ARGV[2]))
+  save(record)
+elseif record.status == 'running' then
+  enter(record, 'cancelling')
+  tell(record, 'cancel_requested')
+  save(record)
 end
-return redis.call('HGETALL', job(id))
+return redis.call('HGETALL', job(record.id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ascribe.ledger.base import Policy, WorkerInfo
+from ascribe.ledger.values import Policy, WorkerInfo
 
 
 class MemoryWorkers:

@@ -13,6 +13,7 @@ from ascribe.errors import (
     WorkerLost,
 )
 from ascribe.job import JobError, JobState
+from ascribe.ledger.values import LeaseLost, WrongEnvironment
 
 _NOT_READY = {
     JobState.QUEUED: "The job is queued and has no scores yet: ask again when its status is 'succeeded'.",
@@ -62,7 +63,15 @@ def idempotency_reused() -> IdempotencyReused:
 def worker_lost(attempts: int | str) -> JobError:
     return JobError.of(
         WorkerLost(
-            f"Every attempt ({attempts}) ended without a word from its worker. Look into the worker's log and the "
-            "machine's memory: a worker killed for memory leaves no other trace."
+            f"Too many attempts ({attempts}) ended without a word from their worker. Look into the worker's log and "
+            "the machine's memory: a worker killed for memory leaves no other trace."
         )
     )
+
+
+def lease_lost() -> LeaseLost:
+    return LeaseLost("the lease was taken away: writes under it are refused")
+
+
+def wrong_environment() -> WrongEnvironment:
+    return WrongEnvironment("the parts of this job are for workers of another environment")

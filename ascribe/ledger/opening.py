@@ -13,6 +13,7 @@ def open_ledger(settings: Settings) -> RedisLedger:
         lease_seconds=settings.lease_seconds,
         ring_again_seconds=settings.ring_again_seconds,
         max_attempts=settings.max_attempts,
+        retry_backoff_seconds=settings.retry_backoff_seconds,
         max_queued_jobs=settings.max_queued_jobs,
         result_ttl_seconds=settings.result_ttl_seconds,
         record_ttl_seconds=settings.record_ttl_seconds,

@@ -1,44 +1,67 @@
 #!lua flags=allow-oom
--- One pass: take expired leases away, take the rings that are due, forget records that have expired.
+-- One pass: take expired leases away, take the rings and the calls that are due, forget records that have expired.
 -- Taking and marking are one step, so no two callers are given the same ring.
--- ARGV: ring again, max attempts, record TTL, error of a lost job with '{attempts}' in it, most jobs to take
-local ring_again, max_attempts, record_ttl, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[5]
-local rings, requeued, failed = {}, {}, {}
+-- ARGV: ring again, retry backoff, most of it, max attempts, record TTL, error of a lost job with '{attempts}' in it,
+--       most jobs to take
+local ring_again, backoff, most_backoff = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local max_attempts, record_ttl, lost_error, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local rings, requeued, failed, calls = {}, {}, {}, {}
 
-local function due(key) return redis.call('ZRANGEBYSCORE', key, '-inf', NOW, 'LIMIT', 0, limit) end
+-- Each further message waits twice as long, up to 16 times: a job behind a long backlog must not fill the queue with
+-- messages about itself.
+local function again(sent) return NOW + ring_again * 2 ^ math.min(sent - 1, 4) end
 
-for _, id in ipairs(due(RUNNING)) do
-  local status, attempt = unpack(redis.call('HMGET', job(id), 'status', 'attempt'))
-  close_attempt(id, 'lost')
-  drop_scores(id)
-  tell(id, 'lease_lost')
+local function lose(record)
+  local lost = redis.call('HINCRBY', job(record.id), 'lost', 1)
+  drop_scores(record)
+  close_attempt(record, 'lost')
+  tell(record, 'lease_lost')
   count('lease_lost', 1)
-  if status == 'cancelling' then
-    finish(id, 'cancelled', record_ttl)
-  elseif tonumber(attempt) >= max_attempts then
-    local detail = string.gsub(ARGV[4], '{attempts}', attempt)
-    redis.call('HSET', job(id), 'error', detail)
-    finish(id, 'failed', record_ttl, cjson.decode(detail).code)
-    table.insert(failed, id)
+  if record.status == 'cancelling' then
+    finish(record, 'cancelled', record_ttl)
+  elseif lost >= max_attempts then
+    local detail = string.gsub(lost_error, '{attempts}', lost)
+    change(record, 'error', detail)
+    finish(record, 'failed', record_ttl, cjson.decode(detail).code)
+    table.insert(failed, record.id)
   else
-    redis.call('HSET', job(id), 'attempt', attempt + 1, 'rings', 0)
-    redis.call('HDEL', job(id), 'phase', 'progress', 'progress_at')
-    enter(id, 'queued')
-    tell(id, 'requeued')
-    redis.call('ZREM', RUNNING, id)
-    redis.call('ZADD', QUEUED, NOW, id)
-    table.insert(requeued, id)
+    next_attempt(record, NOW + math.min(backoff * 2 ^ (lost - 1), most_backoff))
+    table.insert(requeued, record.id)
   end
+  save(record)
 end
 
-for _, id in ipairs(due(QUEUED)) do
-  -- Each further ring waits twice as long, up to 16 times: a job behind a long backlog must not fill the queue with
-  -- messages about itself.
-  local sent = redis.call('HINCRBY', job(id), 'rings', 1)
-  redis.call('ZADD', QUEUED, NOW + ring_again * 2 ^ math.min(sent - 1, 4), id)
-  table.insert(rings, { id, tonumber(redis.call('HGET', job(id), 'attempt')) })
+-- Live workers by queue and environment, counted when the first call asks.
+local workers
+local function live(queue, environment)
+  if not workers then
+    workers = {}
+    for _, entry in ipairs(redis.call('HVALS', P .. 'workers')) do
+      local till, info = string.match(entry, '^(%d+) (.*)$')
+      info = cjson.decode(info)
+      local kind = info.queue .. ' ' .. info.environment
+      if tonumber(till) > NOW then workers[kind] = (workers[kind] or 0) + 1 end
+    end
+  end
+  return workers[queue .. ' ' .. environment] or 0
 end
 
-for _, id in ipairs(due(ENDED)) do forget(id) end
+local function call(id)
+  local status, queue, priority = unpack(redis.call('HMGET', job(id), 'status', 'queue', 'priority'))
+  if status ~= 'running' or redis.call('ZCARD', parts(id)) == 0 then return redis.call('ZREM', CALLS, id) end
+  redis.call('ZADD', CALLS, again(redis.call('HINCRBY', work(id), 'calls', 1)), id)
+  local open = redis.call('ZCOUNT', parts(id), '-inf', NOW)
+  local helpers = math.min(open, live(queue, redis.call('HGET', work(id), 'environment')) - 1)
+  if helpers > 0 then table.insert(calls, { id, queue, priority, helpers }) end
+end
 
-return { rings, requeued, failed }
+for _, id in ipairs(due(RUNNING, limit)) do lose(load(id)) end
+for _, id in ipairs(due(QUEUED, limit)) do
+  redis.call('ZADD', QUEUED, again(redis.call('HINCRBY', job(id), 'rings', 1)), id)
+  local attempt, queue, priority = unpack(redis.call('HMGET', job(id), 'attempt', 'queue', 'priority'))
+  table.insert(rings, { id, tonumber(attempt), queue, priority })
+end
+for _, id in ipairs(due(CALLS, limit)) do call(id) end
+for _, id in ipairs(due(ENDED, limit)) do forget(id) end
+
+return { rings, requeued, failed, calls }

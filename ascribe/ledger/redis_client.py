@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ascribe.errors import QueueUnavailable
+from ascribe.ledger import messages
 
 SCRIPTS = (
     "announce",
@@ -21,11 +22,16 @@ SCRIPTS = (
     "create",
     "delete",
     "end",
+    "finished",
+    "offer",
+    "part",
     "read",
     "reconcile",
     "register",
     "renew",
     "stage",
+    "standing",
+    "take",
     "workers",
 )
 
@@ -99,6 +105,18 @@ class Scripts:
     def run(self, name: str, *arguments: str | bytes | int) -> Any:
         with answering():
             return self._scripts[name](keys=[self._prefix], args=arguments)
+
+
+def ms(seconds: float) -> int:
+    """Redis counts in milliseconds, and refuses a TTL of none."""
+    return max(1, round(seconds * 1000))
+
+
+def kept(answer: Any) -> Any:
+    """The answer to a write under a fence, unless it was refused."""
+    if answer == b"lost":
+        raise messages.lease_lost()
+    return answer
 
 
 def _source(name: str) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 
 from ascribe.event import Event, EventType, make_event
 from ascribe.job import Attempt, Job, JobError, JobState, Progress
-from ascribe.ledger.base import JobFilter, Pulse
+from ascribe.ledger.values import Call, JobFilter, Pulse, Ring, model_key
 from ascribe.result import Manifest
+from ascribe.spec import JobSpec
 from ascribe.view import SpecView
 
 FILTER_FIELDS = ("status", "base", "adapter", "labels", "query_of")
@@ -21,6 +22,23 @@ PULSE_FIELDS = ("status", "revision", "events")
 def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
     """HGETALL's answer inside a script: names and values in turn."""
     return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def to_fields(spec: JobSpec, retry_of: str | None) -> list[str]:
+    """Names and values in turn of what a new record says of its spec."""
+    fields = {
+        "view": SpecView.of(spec).model_dump_json(),
+        "base": spec.model.base,
+        "adapter": spec.model.adapter or "",
+        "labels": json.dumps(spec.labels),
+        "solver": spec.solver.kind,
+        "query_of": spec.query_of.job_id if spec.query_of else "",
+        "queue": spec.queue,
+        "priority": spec.priority,
+        "model": model_key(spec),
+        "retry_of": retry_of or "",
+    }
+    return [text for field in fields.items() for text in field]
 
 
 def to_job(fields: Mapping[str, bytes]) -> Job:
@@ -37,6 +55,7 @@ def to_job(fields: Mapping[str, bytes]) -> Job:
         progress=_progress(fields),
         error=JobError.model_validate_json(fields["error"]) if "error" in fields else None,
         result=Manifest.model_validate_json(fields["manifest"]) if "manifest" in fields else None,
+        retry_of=fields["retry_of"].decode() or None,
     )
 
 
@@ -59,6 +78,17 @@ def to_pulse(values: Sequence[Any]) -> Pulse | None:
     """From PULSE_FIELDS."""
     status, revision, events = values
     return None if status is None else Pulse(JobState(status.decode()), int(revision), int(events))
+
+
+def to_ring(entry: Sequence[Any]) -> Ring:
+    job_id, attempt, queue, priority = entry
+    return Ring(job_id.decode(), attempt, queue.decode(), priority.decode())
+
+
+def to_calls(entry: Sequence[Any]) -> list[Call]:
+    """One for each helper that is wanted."""
+    job_id, queue, priority, helpers = entry
+    return [Call(job_id.decode(), queue.decode(), priority.decode())] * helpers
 
 
 def to_event(job_id: str, entry: Any) -> Event:

@@ -1,12 +1,14 @@
-"""The reconciler's thread: takes rings from the ledger and sends them, in every service and worker process."""
+"""The reconciler's thread: takes messages from the ledger and sends them, in every service and worker process."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from ascribe.errors import QueueUnavailable
-from ascribe.ledger.base import Doorbell, Ledger, Ring
+from ascribe.ledger.base import Call, Doorbell, Ledger, Ring
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +17,8 @@ class Upkeep:
     """Reconciles every ``every_seconds``, and at once after a :meth:`nudge`.
 
     The ledger counts a ring as sent when it hands it out. One that could not be sent stays here and is tried first in
-    the next pass; should this process die with it, the ledger hands it out again after ``ring_again_seconds``.
+    the next pass; should this process die with it, the ledger hands it out again after ``ring_again_seconds``. A call
+    for help that could not be sent is forgotten: by the next one the work may be done.
     """
 
     def __init__(self, ledger: Ledger, doorbell: Doorbell, *, every_seconds: float) -> None:
@@ -63,19 +66,27 @@ class Upkeep:
         for job_id in found.failed:
             log.warning("a worker went silent in the last attempt: its job failed", extra={"job_id": job_id})
         self._unsent.update((ring.job_id, ring) for ring in found.rings)
-        return self._send() and bool(found.rings)
+        return self._ring() and self._call(found.calls) and bool(found.rings)
 
-    def _send(self) -> bool:
+    def _ring(self) -> bool:
         """Rings what is unsent, and leaves the rest for the next pass at the first failure: each may be a timeout."""
         for job_id, ring in list(self._unsent.items()):
-            if self._stopping.is_set():
-                return False
-            try:
-                self._doorbell.ring(ring)
-            except Exception as error:  # noqa: BLE001 - a doorbell may raise anything
-                # The exception's text may hold the broker's URL; its type is enough.
-                facts = {"waiting": len(self._unsent), "error": type(error).__name__}
-                log.warning("messages cannot be sent, will try again", extra=facts)
+            if not self._send(partial(self._doorbell.ring, ring), waiting=len(self._unsent)):
                 return False
             del self._unsent[job_id]
+        return True
+
+    def _call(self, calls: Sequence[Call]) -> bool:
+        return all(self._send(partial(self._doorbell.call, call), waiting=len(calls)) for call in calls)
+
+    def _send(self, message: Callable[[], None], *, waiting: int) -> bool:
+        if self._stopping.is_set():
+            return False
+        try:
+            message()
+        except Exception as error:  # noqa: BLE001 - a doorbell may raise anything
+            # The exception's text may hold the broker's URL; its type is enough.
+            facts = {"waiting": waiting, "error": type(error).__name__}
+            log.warning("messages cannot be sent, will try again", extra=facts)
+            return False
         return True

@@ -8,9 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from ascribe.broker import DEFAULT_QUEUE
 from ascribe.errors import QueueUnavailable
-from ascribe.job import JobState
 from ascribe.ledger import totals
 from ascribe.ledger.base import Counts, Ledger
 
@@ -54,11 +52,11 @@ def _gauges(counts: Counts) -> Iterator[Metric]:
         jobs.add_metric([status], count)
     yield jobs
     depth = GaugeMetricFamily("ascribe_queue_depth", "Jobs that wait for a worker.", labels=["queue"])
-    depth.add_metric([DEFAULT_QUEUE], counts.jobs[JobState.QUEUED])
-    yield depth
     oldest = GaugeMetricFamily("ascribe_queue_oldest_seconds", "How long the first of them has.", labels=["queue"])
-    oldest.add_metric([DEFAULT_QUEUE], counts.oldest_queued_seconds)
-    yield oldest
+    for queue, found in counts.queues.items():
+        depth.add_metric([queue], found.queued)
+        oldest.add_metric([queue], found.oldest_queued_seconds)
+    yield from (depth, oldest)
 
 
 def _counters(counts: Counts) -> Iterator[Metric]:

@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
 
-from ascribe.ledger.base import Ledger, Policy, Ring
+from ascribe.ledger.base import Call, Ledger, Policy, Ring
 from ascribe.ledger.memory import MemoryLedger
 from ascribe.settings import ServiceSettings
 from service.app import create_app
@@ -27,6 +27,9 @@ class RecordingDoorbell:
 
     def ring(self, ring: Ring) -> None:
         self.rings.append(ring)
+
+    def call(self, call: Call) -> None:
+        """No helper works here."""
 
 
 @dataclass

@@ -164,6 +164,7 @@ def test_validate_predicts_cache_hits(api: Api) -> None:
         token_budget=4096,
         shard_rows=256,
         device="cpu",
+        environment="env",
     )
     api.ledger.register_worker(worker, ttl_seconds=60)
     assert _cached(api) == (0, 0)

@@ -38,6 +38,7 @@ WORKER = WorkerInfo(
     token_budget=4096,
     shard_rows=256,
     device="cpu",
+    environment="env",
 )
 LATE_WRITES: dict[str, Callable[[Ledger, Claim], object]] = {
     "renew": lambda ledger, old: ledger.renew(old),
@@ -46,6 +47,7 @@ LATE_WRITES: dict[str, Callable[[Ledger, Claim], object]] = {
     "commit": lambda ledger, old: ledger.commit(old, manifest()),
     "fail": lambda ledger, old: ledger.fail(old, ERROR),
     "cancelled": lambda ledger, old: ledger.cancelled(old),
+    "hand_back": lambda ledger, old: ledger.hand_back(old),
 }
 
 # -- create, get, list ----------------------------------------------------------------------------------------

@@ -16,13 +16,18 @@ import redis
 from ascribe.embedded.server import free_port, start_server
 from ascribe.errors import NotReady, QueueUnavailable
 from ascribe.job import JobState
-from ascribe.ledger.base import Claim, IdempotencyKey, JobFilter, Ledger, Policy, WorkerInfo
+from ascribe.ledger.base import Claim, IdempotencyKey, JobFilter, Ledger, Part, Policy, WorkerInfo
 from ascribe.ledger.ids import new_job_id
 from ascribe.ledger.redis import LAYOUT, RedisLedger
 from tests.support.ledger import ERROR, PROGRESS, claim, create, manifest, running, spec, succeed
 
 POLICY = Policy()
-WORKER = WorkerInfo("w1", "cpu", {}, "sdpa", 4096, 256, "cpu")
+WORKER = WorkerInfo("w1", "cpu", {}, "sdpa", 4096, 256, "cpu", "env")
+
+
+def part_of(owner: Claim) -> Part:
+    return Part(owner.job_id, owner.fence, "a", 1, "w2")
+
 
 CALLS: dict[str, Callable[[Ledger, Claim], object]] = {
     "create": lambda ledger, _: ledger.create(new_job_id(), spec()),
@@ -43,6 +48,14 @@ CALLS: dict[str, Callable[[Ledger, Claim], object]] = {
     "commit": lambda ledger, one: ledger.commit(one, manifest()),
     "fail": lambda ledger, one: ledger.fail(one, ERROR),
     "cancelled": lambda ledger, one: ledger.cancelled(one),
+    "hand_back": lambda ledger, one: ledger.hand_back(one),
+    "offer": lambda ledger, one: ledger.offer(one, "env", ["a"]),
+    "take": lambda ledger, one: ledger.take(one.job_id, "w2", "env"),
+    "keep": lambda ledger, one: ledger.keep(part_of(one)),
+    "finish": lambda ledger, one: ledger.finish(part_of(one)),
+    "drop": lambda ledger, one: ledger.drop(part_of(one)),
+    "standing": lambda ledger, one: ledger.standing(one),
+    "finished_parts": lambda ledger, one: ledger.finished_parts(one),
     "reconcile": lambda ledger, _: ledger.reconcile(),
     "counts": lambda ledger, _: ledger.counts(),
     "ping": lambda ledger, _: ledger.ping(),
