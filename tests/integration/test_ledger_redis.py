@@ -63,6 +63,7 @@ CALLS: dict[str, Callable[[Ledger, Claim], object]] = {
     "workers": lambda ledger, _: ledger.workers(),
     "announce_gradients": lambda ledger, _: ledger.announce_gradients("f", 1),
     "announced_gradients": lambda ledger, _: ledger.announced_gradients("f"),
+    "take_turn": lambda ledger, _: ledger.take_turn("sweep", 1),
 }
 
 
