@@ -183,6 +183,14 @@ class MemoryLedger(MemoryParts):
             entry.tell(EventType.HANDED_BACK, self._now())
             self._next_attempt(entry, self._clock())
 
+    def mourn(self, job_id: str, attempt: int, worker: str) -> None:
+        with self._lock:
+            entry = self._entries.get(job_id)
+            if entry and entry.job.status in LEASED:
+                last = entry.job.attempts[-1]
+                if (last.number, last.worker) == (attempt, worker):
+                    entry.lease_until = self._clock()
+
     # -- upkeep -----------------------------------------------------------------------------------------------
     def reconcile(self) -> Reconciled:
         with self._lock:
