@@ -20,11 +20,13 @@ NAMES = {
     "ascribe_job_duration_seconds": {"solver", "phase"},
     "ascribe_queue_depth": {"queue"},
     "ascribe_queue_oldest_seconds": {"queue"},
+    "ascribe_queue_demand": {"queue"},
     "ascribe_lease_lost": set(),
+    "ascribe_handed_back": set(),
     "ascribe_solver_relative_residual": {"solver"},
     "ascribe_gradient_cache_hits": set(),
     "ascribe_gradient_cache_rows": set(),
-    "ascribe_workers": set(),
+    "ascribe_workers": {"queue"},
     "ascribe_up": set(),
 }
 
