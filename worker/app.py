@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from ascribe.broker import call_message, celery_options, ring_message
 from ascribe.ledger.base import Call, Ring
@@ -47,19 +47,14 @@ def _start(sender: Any, **_: Any) -> None:
         thread.start()
     sender.timer.call_repeatedly(presence.TURN_SECONDS, here.turn)
 
-    # In a signal handler: nothing that waits. By the time of a cold stop Celery itself has ended the children.
+    # In a signal handler: nothing that waits.
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def _drain(how: str, **_: Any) -> None:
         here.stop()
-        if how == "Warm":
+        if how == "Warm":  # else Celery ends its children by itself, and has done so before this is called
             telling.begin(sender.pool.info["processes"])
 
     @worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
     def _stop(**_: Any) -> None:
         upkeep.stop()
         here.join(settings.redis_timeout_seconds)
-
-
-@worker_process_init.connect  # type: ignore[untyped-decorator]
-def _listen(**_: Any) -> None:
-    draining.listen()

@@ -6,10 +6,11 @@ torch is imported when the first job arrives, so a worker is ready in under a se
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 from celery.exceptions import Reject
+from celery.signals import worker_process_init
 
 from ascribe.broker import RUN_TASK
 from ascribe.ledger.base import model_key
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
     from worker.pipeline import Bench, Sink
 
 
-@shared_task(name=RUN_TASK)  # type: ignore[untyped-decorator]  # celery has no annotations
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # celery has no annotations
+def _begin(**_: Any) -> None:
+    """In the pool's child, which loads this module and not :mod:`worker.app`."""
+    draining.listen()
+
+
+@shared_task(name=RUN_TASK)  # type: ignore[untyped-decorator]
 def run(job_id: str, attempt: int) -> None:
     """Work on one attempt of a job, if it is still there to be claimed. Safe to run twice."""
     if draining.told.is_set():

@@ -8,23 +8,24 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
 from ascribe.errors import Conflict, NotFound
 from ascribe.job import JobState
-from ascribe.ledger.base import Call, Claim, IdempotencyKey, Ring, WrongEnvironment
+from ascribe.ledger.base import Call, Claim, IdempotencyKey, Part, Ring, WrongEnvironment
 from ascribe.ledger.ids import new_job_id
+from ascribe.spec import JobSpec
 from tests.support.ledger import ERROR, PROGRESS, MemoryBench, TimelessRedisBench, manifest
 from tests.support.ledger_machine import (
     ENVIRONMENTS,
     LIVE,
     MODELS,
+    MOSTLY,
     PARTS,
     POLICY,
     SPECS,
@@ -35,22 +36,35 @@ from tests.support.ledger_machine import (
 )
 from tests.support.ledger_model import LEASED, Model, PartModel, WorkModel
 
-NAMES = st.lists(st.sampled_from(PARTS), unique=True)
+THEN = st.sampled_from(["hold", "hold", "finish", "drop"])
+ASKED = st.sampled_from(SPECS)
+NAMES = st.lists(st.sampled_from(PARTS), unique=True, min_size=1)
 
 
 class LedgerMachine(Checked):
     # -- callers ----------------------------------------------------------------------------------------------
+    @initialize(asked=ASKED, names=NAMES)
+    def begin(self, asked: JobSpec, names: list[str]) -> None:
+        """Every history has a job that runs and shares its work, or little would happen in most."""
+        job_id = self.add(asked)
+        self.check_claim(job_id, 1, "")
+        self.check_offer(self.claims[0], names, "env")
+
     @precondition(lambda self: len(self.models) < 4)
-    @rule(asked=st.sampled_from(SPECS))
-    def create(self, asked: Any) -> None:
+    @rule(asked=ASKED)
+    def create(self, asked: JobSpec) -> None:
+        self.add(asked)
+
+    def add(self, asked: JobSpec) -> str:
         job_id = new_job_id()
         assert not self.ledger.create(job_id, asked, IdempotencyKey(job_id, "body")).replayed
         self.models[job_id] = Model(asked, POLICY, self.now, self.now)
+        return job_id
 
     @precondition(lambda self: self.models)
     @rule(data=st.data())
     def request_cancel(self, data: st.DataObject) -> None:
-        job_id, model = self.pick_job(data)
+        job_id, model = self.pick_job(data, among=JobState.RUNNING)
         self.ledger.request_cancel(job_id)
         if model.status == JobState.QUEUED:
             model.end(JobState.CANCELLED, self.now)
@@ -70,10 +84,13 @@ class LedgerMachine(Checked):
 
     # -- workers ----------------------------------------------------------------------------------------------
     @precondition(lambda self: self.models)
-    @rule(data=st.data(), right=st.sampled_from([True, True, True, False]), warm=st.sampled_from(["", *MODELS]))
+    @rule(data=st.data(), right=MOSTLY, warm=st.sampled_from(["", *MODELS]))
     def claim(self, data: st.DataObject, right: bool, warm: str) -> None:
-        job_id, model = self.pick_job(data)
-        attempt = model.attempt if right else model.attempt + 1
+        job_id, model = self.pick_job(data, among=JobState.QUEUED)
+        self.check_claim(job_id, model.attempt if right else model.attempt + 1, warm)
+
+    def check_claim(self, job_id: str, attempt: int, warm: str) -> None:
+        model = self.models[job_id]
         claim = self.ledger.claim(job_id, attempt, "w", warm=warm)
         assert (claim is not None) == (model.status == JobState.QUEUED and attempt == model.attempt)
         if claim is None:
@@ -99,53 +116,43 @@ class LedgerMachine(Checked):
         }
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), with_progress=st.booleans())
-    def renew(self, data: st.DataObject, with_progress: bool) -> None:
+    @rule(data=st.data(), what=st.sampled_from(["renew", "progress", "stage"]))
+    def write(self, data: st.DataObject, what: str) -> None:
         claim, model = self.pick_claim(data)
         with refused_unless(model.owns(claim)):
-            cancel = self.ledger.progress(claim, PROGRESS) if with_progress else self.ledger.renew(claim)
-            assert cancel == (model.status == JobState.CANCELLING)
-            model.lease_until = self.now + POLICY.lease_seconds
+            if what == "stage":
+                self.ledger.stage(claim, "mean", [b"%d" % claim.fence])
+            else:
+                cancel = self.ledger.renew(claim) if what == "renew" else self.ledger.progress(claim, PROGRESS)
+                assert cancel == (model.status == JobState.CANCELLING)
+                model.lease_until = self.now + POLICY.lease_seconds
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), then_commit=st.booleans())
-    def stage(self, data: st.DataObject, then_commit: bool) -> None:
+    @rule(data=st.data(), how=st.sampled_from(["commit", "fail", "cancelled", "hand_back"]))
+    def end(self, data: st.DataObject, how: str) -> None:
         claim, model = self.pick_claim(data)
-        with refused_unless(model.owns(claim)):
-            self.ledger.stage(claim, "mean", [b"%d" % claim.fence])
-        if then_commit:
-            cancelled = model.status in (JobState.CANCELLING, JobState.CANCELLED)
-            to = JobState.CANCELLED if cancelled else JobState.SUCCEEDED
-            self.end(claim, model, to, lambda: self.ledger.commit(claim, manifest("mean")))
+        match how:
+            case "commit":
+                cancelled = model.status in (JobState.CANCELLING, JobState.CANCELLED)
+                to = JobState.CANCELLED if cancelled else JobState.SUCCEEDED
+                if model.owns(claim):
+                    self.ledger.stage(claim, "mean", [b"%d" % claim.fence])
+                self.check_end(claim, model, to, lambda: self.ledger.commit(claim, manifest("mean")))
+            case "fail":
+                self.check_end(claim, model, JobState.FAILED, lambda: self.ledger.fail(claim, ERROR))
+            case "cancelled" if model.owns(claim) and model.status == JobState.RUNNING:
+                with pytest.raises(Conflict):
+                    self.ledger.cancelled(claim)
+            case "hand_back" if model.owns(claim) and model.status == JobState.RUNNING:
+                self.ledger.hand_back(claim)
+                model.queue_again(self.now)
+            case "hand_back" if claim.attempt < model.attempt:
+                pass  # the model does not remember how earlier attempts ended
+            case _:
+                call = self.ledger.cancelled if how == "cancelled" else self.ledger.hand_back
+                self.check_end(claim, model, JobState.CANCELLED, lambda: call(claim))
 
-    @precondition(lambda self: self.claims)
-    @rule(data=st.data())
-    def fail(self, data: st.DataObject) -> None:
-        claim, model = self.pick_claim(data)
-        self.end(claim, model, JobState.FAILED, lambda: self.ledger.fail(claim, ERROR))
-
-    @precondition(lambda self: self.claims)
-    @rule(data=st.data())
-    def cancelled(self, data: st.DataObject) -> None:
-        claim, model = self.pick_claim(data)
-        if model.owns(claim) and model.status == JobState.RUNNING:
-            with pytest.raises(Conflict):
-                self.ledger.cancelled(claim)
-        else:
-            self.end(claim, model, JobState.CANCELLED, lambda: self.ledger.cancelled(claim))
-
-    @precondition(lambda self: self.claims)
-    @rule(data=st.data())
-    def hand_back(self, data: st.DataObject) -> None:
-        claim, model = self.pick_claim(data)
-        if model.owns(claim) and model.status == JobState.RUNNING:
-            self.ledger.hand_back(claim)
-            model.queue_again(self.now)
-        elif model.owner is claim:
-            self.end(claim, model, JobState.CANCELLED, lambda: self.ledger.hand_back(claim))
-        # Of an attempt before the model does not remember how it ended.
-
-    def end(self, claim: Claim, model: Model, to: JobState, call: Callable[[], None]) -> None:
+    def check_end(self, claim: Claim, model: Model, to: JobState, call: Callable[[], None]) -> None:
         # Said again by the one who said it is no error, and changes nothing.
         with refused_unless(model.owner is claim and model.status in (*LEASED, to)):
             call()
@@ -156,68 +163,71 @@ class LedgerMachine(Checked):
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), names=NAMES, environment=st.sampled_from(ENVIRONMENTS))
     def offer(self, data: st.DataObject, names: list[str], environment: str) -> None:
-        claim, model = self.pick_claim(data)
+        self.check_offer(self.pick_claim(data)[0], names, environment)
+
+    def check_offer(self, claim: Claim, names: list[str], environment: str) -> None:
+        model = self.model(claim)
         with refused_unless(model.owns(claim)):
             self.ledger.offer(claim, environment, names)
             model.work = WorkModel(environment, self.now, {name: PartModel() for name in names})
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), as_owner=st.booleans(), environment=st.sampled_from(ENVIRONMENTS))
-    def take(self, data: st.DataObject, as_owner: bool, environment: str) -> None:
+    @rule(data=st.data(), then=st.lists(THEN, min_size=1, max_size=4), as_owner=st.booleans(), right=MOSTLY)
+    def take(self, data: st.DataObject, then: list[str], as_owner: bool, right: bool) -> None:
+        """Parts one after the other, and what becomes of each."""
         claim, model = self.pick_claim(data)
-        work = model.work if model.status == JobState.RUNNING else None
-        if work is not None and work.environment != environment and (model.owns(claim) or not as_owner):
-            with pytest.raises(WrongEnvironment):
-                self.ledger.take(claim.job_id, "h", environment, owner=claim if as_owner else None)
-            return
-        with refused_unless(model.owns(claim) or not as_owner):
-            part = self.ledger.take(claim.job_id, "h", environment, owner=claim if as_owner else None)
-            opened = work.open(self.now) if work else {}
-            takers = {name for name, one in opened.items() if as_owner or one.takes < POLICY.max_attempts}
-            assert (part is None) == (not takers)
-            if part is not None:
-                assert part.name in takers
-                assert part.fence == model.fence
-                assert part.token > model.last_token
-                taken = opened[part.name]
-                taken.due, taken.takes = self.now + POLICY.lease_seconds, taken.takes + 1
-                model.last_token = taken.token = part.token
-                self.parts.append(part)
+        owner = claim if as_owner else None
+        environment = model.work.environment if model.work and right else "a third"
+        for verb in then:
+            if model.status == JobState.RUNNING and model.work and not right and (model.owns(claim) or not owner):
+                with pytest.raises(WrongEnvironment):
+                    self.ledger.take(claim.job_id, "h", environment, owner=owner)
+                continue
+            with refused_unless(model.owns(claim) or not owner):
+                part = self.ledger.take(claim.job_id, "h", environment, owner=owner)
+                self.check_taken(model, part, as_owner)
+                if part is not None and verb != "hold":
+                    self.check_said(part, verb)
+
+    def check_taken(self, model: Model, part: Part | None, as_owner: bool) -> None:
+        opened = model.work.open(self.now) if model.work and model.status == JobState.RUNNING else {}
+        takers = {name for name, one in opened.items() if as_owner or one.takes < POLICY.max_attempts}
+        assert (part is None) == (not takers)
+        if part is not None:
+            assert part.name in takers
+            assert part.fence == model.fence
+            assert part.token > model.last_token
+            taken = opened[part.name]
+            taken.due, taken.takes = self.now + POLICY.lease_seconds, taken.takes + 1
+            model.last_token = taken.token = part.token
+            self.parts.append(part)
 
     @precondition(lambda self: self.parts)
-    @rule(data=st.data())
-    def keep(self, data: st.DataObject) -> None:
-        part, model = self.pick_part(data)
-        with refused_unless(model.holds(part)):
-            self.ledger.keep(part)
-            model.part(part).due = self.now + POLICY.lease_seconds
+    @rule(data=st.data(), verb=st.sampled_from(["keep", "finish", "drop"]))
+    def say_of_a_part(self, data: st.DataObject, verb: str) -> None:
+        self.check_said(self.pick_part(data), verb)
 
-    @precondition(lambda self: self.parts)
-    @rule(data=st.data())
-    def finish(self, data: st.DataObject) -> None:
-        part, model = self.pick_part(data)
-        with refused_unless(model.holds(part) or model.finished(part)):
-            self.ledger.finish(part)
-            model.finish(part)
-
-    @precondition(lambda self: self.parts)
-    @rule(data=st.data())
-    def drop(self, data: st.DataObject) -> None:
-        part, model = self.pick_part(data)
-        with refused_unless(model.holds(part)):
-            self.ledger.drop(part)
-            model.part(part).due, model.part(part).token = 0, None
+    def check_said(self, part: Part, verb: str) -> None:
+        model = self.model(part)
+        with refused_unless(model.holds(part) or (verb == "finish" and model.finished(part))):
+            getattr(self.ledger, verb)(part)
+            model.part(part).due = 0 if verb == "drop" else self.now + POLICY.lease_seconds
+            if verb == "drop":
+                model.part(part).token = None
+            if verb == "finish":
+                model.finish(part)
 
     # -- time -------------------------------------------------------------------------------------------------
-    @rule(units=st.sampled_from([7, 7, 61, 61, 501]))
-    def time_passes(self, units: int) -> None:
+    @rule(units=st.sampled_from([7, 61, 61, 501]), then_reconcile=st.booleans())
+    def time_passes(self, units: int, then_reconcile: bool) -> None:
         self.bench.advance(units * UNIT_SECONDS)
         self.now += units * UNIT_SECONDS
-        if gone := [job_id for job_id, model in self.models.items() if model.expired(self.now)]:
-            for job_id in gone:
-                del self.models[job_id]
-                with pytest.raises(NotFound):
-                    self.ledger.get(job_id)
+        gone = [job_id for job_id, model in self.models.items() if model.expired(self.now)]
+        for job_id in gone:
+            del self.models[job_id]
+            with pytest.raises(NotFound):
+                self.ledger.get(job_id)
+        if gone or then_reconcile:
             self.reconcile()
 
     @rule()
@@ -257,8 +267,8 @@ class LedgerMachine(Checked):
 
 def run(machine: Callable[[], LedgerMachine]) -> None:
     steps = settings(
-        max_examples=int(os.environ.get("ASCRIBE_CHAOS_EXAMPLES", "25")),
-        stateful_step_count=40,
+        max_examples=int(os.environ.get("ASCRIBE_CHAOS_EXAMPLES", "50")),
+        stateful_step_count=50,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -38,6 +38,7 @@ SPECS = [
 MODELS = sorted({model_key(one) for one in SPECS})
 ENVIRONMENTS = ("env", "another")
 LIVE = {("cpu", "env"): 3, ("gpu", "env"): 2, ("cpu", "another"): 1}
+MOSTLY = st.sampled_from([True, True, True, True, False])
 PARTS = ("a", "b", "c", "d")
 FINAL = (EventType.SUCCEEDED, EventType.FAILED, EventType.CANCELLED)
 
@@ -60,18 +61,26 @@ class Checked(RuleBasedStateMachine):
                 info = WorkerInfo(name, queue, {}, "sdpa", 4096, 256, queue, environment)
                 self.ledger.register_worker(info, 1e6 * UNIT_SECONDS)
 
-    def pick_job(self, data: st.DataObject) -> tuple[str, Model]:
-        job_id = data.draw(st.sampled_from(sorted(self.models)))
+    def pick_job(self, data: st.DataObject, *, among: JobState | None = None) -> tuple[str, Model]:
+        """One in this state, where there is one, and mostly so."""
+        ids = [job_id for job_id, model in self.models.items() if model.status == among]
+        mostly = data.draw(MOSTLY)
+        job_id = data.draw(st.sampled_from(sorted(ids if ids and mostly else self.models)))
         return job_id, self.models[job_id]
 
     def pick_claim(self, data: st.DataObject) -> tuple[Claim, Model]:
-        # The latest is mostly the one that still holds.
-        claim = self.claims[-1 - data.draw(st.integers(0, len(self.claims) - 1))]
-        return claim, self.models.get(claim.job_id) or Model(claim.spec, POLICY, 0, 0, JobState.FAILED)
+        """Mostly one that still holds."""
+        held = [claim for claim in self.claims if self.model(claim).owns(claim)]
+        mostly = data.draw(MOSTLY)
+        claim = data.draw(st.sampled_from(held if held and mostly else self.claims))
+        return claim, self.model(claim)
 
-    def pick_part(self, data: st.DataObject) -> tuple[Part, Model]:
-        part = self.parts[-1 - data.draw(st.integers(0, len(self.parts) - 1))]
-        return part, self.models.get(part.job_id) or Model(SPECS[0], POLICY, 0, 0, JobState.FAILED)
+    def pick_part(self, data: st.DataObject) -> Part:
+        """Mostly one of those taken last."""
+        return data.draw(st.sampled_from(self.parts[-3:] if data.draw(MOSTLY) else self.parts))
+
+    def model(self, of: Claim | Part) -> Model:
+        return self.models.get(of.job_id) or Model(SPECS[0], POLICY, 0, 0, JobState.FAILED)
 
     # -- what must hold ---------------------------------------------------------------------------------------
     @invariant()
