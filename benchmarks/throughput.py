@@ -122,9 +122,8 @@ def _tasks(count: int, workers: int) -> float:
     with (
         TemporaryDirectory() as folder,
         ThreadPoolExecutor(CLIENTS) as clients,
-        ChaosBench(Path(folder), workers=0, worker_app=plain_celery.__name__) as bench,
+        ChaosBench(Path(folder), workers=workers, worker_app=plain_celery.__name__) as bench,
     ):
-        plain_celery.start_plain_workers(bench, workers)
         producer = plain_celery.make_app(bench.settings)
         producer.send_task(plain_celery.TASK, args=[count])
         plain_celery.await_runs(bench, 1, PATIENCE_SECONDS)

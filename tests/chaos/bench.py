@@ -160,10 +160,20 @@ class ChaosBench:
         worker.process = self._spawn_worker(worker.number)
 
     def kill_any_worker(self) -> None:
-        """SIGKILL to a random group, and another worker in its place."""
-        worker = self.random.choice(self.workers)
+        """SIGKILL to a random group of those that are ready, and another worker in its place."""
+        worker = self.random.choice(self._ready_workers())
         self.kill_worker(worker)
         self.restart_worker(worker)
+
+    def _ready_workers(self) -> list[Worker]:
+        """Those that have said that they are here; waits for the first. Raises TimeoutError."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            here = {info.worker for info in self.ledger.workers()}
+            if ready := [worker for worker in self.workers if not here.isdisjoint(worker.claims_as)]:
+                return ready
+            time.sleep(0.05)
+        raise TimeoutError(f"no worker is ready: see {self.logs}")
 
     # -- the server ---------------------------------------------------------------------------------------------
     def start_server(self) -> None:
