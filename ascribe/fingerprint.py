@@ -67,7 +67,7 @@ def gradient_fingerprint(
     """
     return fingerprint(
         {
-            "kind": "gradients/3",
+            "kind": "gradients/4",
             "of": of,
             "base": base_sha256,
             "adapter": adapter_sha256,
@@ -84,9 +84,14 @@ def gradient_fingerprint(
     )
 
 
+def scoring_fingerprint(*, gradients: str, sides: str) -> str:
+    """Key of the scores of the train rows under this gradient fingerprint by left-hand sides of this sha256."""
+    return fingerprint({"kind": "scoring/1", "gradients": gradients, "sides": sides})
+
+
 def curvature_fingerprint(*, gradients: str, curvature: Mapping[str, Any]) -> str:
     """Key of the curvature of every block of the train gradients under this fingerprint."""
-    return fingerprint({"kind": "curvature/2", "gradients": gradients, "curvature": curvature})
+    return fingerprint({"kind": "curvature/3", "gradients": gradients, "curvature": curvature})
 
 
 def solution_fingerprint(

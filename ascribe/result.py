@@ -177,6 +177,10 @@ class Diagnostics(Record):
         description="By what is kept: gradients (rows), curvature (blocks) and solution (blocks). The scores are the "
         "same to the bit whatever was reused.",
     )
+    workers: dict[str, int] = Field(
+        default_factory=dict,
+        description="By worker: rows whose gradients it computed in the attempt that succeeded.",
+    )
     choice: Choice | None = Field(default=None, description="With solver `auto`: what it took, and why.")
     damping_path: tuple[PathPoint, ...] = Field(
         default=(), description="With more than one damping: each value's solve. All else here is of the first value."

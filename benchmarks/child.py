@@ -21,6 +21,7 @@ from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
+from worker.sharing import Alone
 
 _EVERY_SECONDS = 0.005
 
@@ -67,7 +68,7 @@ def main() -> None:
     watch = Watch()
     watch.start()
     started = time.perf_counter()
-    run(spec, Bench(settings), Reporter(quiet), Discard())
+    run(spec, Bench(settings), Reporter(quiet), Discard(), Alone())
     print(json.dumps({"seconds": time.perf_counter() - started, "peak_bytes": watch.peak_bytes}))
 
 

@@ -29,6 +29,7 @@ from examples.demo.detection import detect
 from examples.demo.finetune import BASE, Recipe, copy_base, fine_tune
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
+from worker.sharing import Alone
 
 AFTER_GRADIENTS = (Phase.BUILDING_CURVATURE, Phase.SOLVING, Phase.SCORING)
 SHARES = (0.1, 0.2, 0.4)
@@ -152,7 +153,7 @@ def _ask(model: Model, method: Method, bench: Bench) -> Cell:
     """One job, and how well its ranking finds the flipped rows; or why there is none."""
     sink, train = Kept(), model.corpus.train
     try:
-        manifest = run(model.spec(method), bench, Reporter(quiet), sink)
+        manifest = run(model.spec(method), bench, Reporter(quiet), sink, Alone())
     except AscribeError as error:
         return {"failed": str(error)}
     values = sink.vector(method.vector)

@@ -14,6 +14,7 @@ from benchmarks.result import Row
 from benchmarks.subject import Sizes, Subject
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
+from worker.sharing import Alone
 
 SECOND = (
     ("gfim", "cholesky"),  # the first job's matrix, solved otherwise
@@ -45,5 +46,5 @@ def measure(subject: Subject, sizes: Sizes) -> Iterator[Row]:
 
 def _seconds(bench: Bench, spec: JobSpec) -> float:
     started = time.perf_counter()
-    run(spec, bench, Reporter(quiet), Discard())
+    run(spec, bench, Reporter(quiet), Discard(), Alone())
     return time.perf_counter() - started

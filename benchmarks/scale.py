@@ -30,10 +30,11 @@ from benchmarks.cells import Cell, cell, seen_on, table
 from benchmarks.scale_model import Job, Network, Rates, seconds
 from benchmarks.scale_simulation import Fleet, Shards, simulate
 from benchmarks.subject import Subject, demo_subject, load
+from worker import shards as kept
 from worker.curvature.block import build_block
 from worker.curvatures.base import tensor_blocks
 from worker.gradients.cache import Gradients
-from worker.gradients.collect import collect
+from worker.gradients.collect import gradient_pass
 from worker.operators import Damped
 from worker.scores.influence import influence
 from worker.solvers.cholesky import Cholesky
@@ -122,17 +123,21 @@ def _adapter(subject: Subject, rank: int) -> str:
 
 
 def _collect(inputs: Any, loaded: Any, settings: WorkerSettings, store: Store, folder: Path) -> Gradients:
-    return collect(
+    of = gradient_pass(
         inputs.train,
         inputs.checkpoint,
         lambda: loaded,
-        store=store,
+        name="gradients",
         folder=folder,
         max_length=256,
         settings=settings,
         pointer="/train",
-        on_rows=lambda _count, _found: None,
+        on_rows=lambda _count: None,
     )
+    shards = kept.Shards(of, store)
+    for span in of.spans:
+        shards.fill(span)
+    return Gradients(shards)
 
 
 def _after(gradients: Gradients, shapes: Any, queries: int) -> dict[str, float]:
@@ -145,7 +150,7 @@ def _after(gradients: Gradients, shapes: Any, queries: int) -> dict[str, float]:
         shape = block.shape
         built = build_block(shape.name, "gfim", chunks, shape.rank, shape.long_side)
         summed = time.process_time()
-        rhs_PK = built.to_rhs(torch.cat(chunks)[:queries].double())
+        rhs_PK = built.to_rhs(torch.cat([*chunks])[:queries].double())
         damped = Damped(built.operator, max(built.mean_squared_entry, 1e-12))
         sides.append(built.from_rhs(solve(damped, rhs_PK, Cholesky()).x_PK))
         spent["sums"] += summed - started

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,23 +19,30 @@ from ascribe.result import Manifest
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from worker import draining
+from worker.crew import LedgerCrew
 from worker.environment import worker_name
 from worker.progress import Cancelled, Draining, Reporter
 from worker.staging import Insist, Staging
 
 if TYPE_CHECKING:
     from worker.pipeline import Sink
+    from worker.sharing import Crew
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What a worker process has at hand. ``work`` does a job; the rest sees to it that it is done once."""
+    """What a worker process has at hand.
+
+    ``work`` does a job, ``help`` parts of one; the rest sees to it that a job is done once.
+    """
 
     settings: WorkerSettings
     ledger: Ledger
-    work: Callable[[JobSpec, Reporter, Sink], Manifest]
+    work: Callable[[JobSpec, Reporter, Sink, Crew], Manifest]
+    help: Callable[[JobSpec, Callable[[int], None]], AbstractContextManager[Callable[[str], None]]]
+    """Opens a job for :mod:`worker.helping`, and gives what does a part of it, see :func:`worker.pipeline.helping`."""
     warm: Callable[[], str] = str
     """:func:`ascribe.ledger.base.model_key` of the model that is loaded, '' without one."""
 
@@ -66,7 +74,7 @@ def _attempt(claim: Claim, equipment: Equipment) -> None:
             lease_seconds=settings.lease_seconds,
             every_seconds=settings.heartbeat_seconds,
             stall_seconds=settings.stall_seconds,
-            on_hung=_end_this_process,
+            on_hung=end_this_process,
         ) as heartbeat:
             ended = _work(claim, equipment, heartbeat)
     except LeaseLost:
@@ -75,20 +83,20 @@ def _attempt(claim: Claim, equipment: Equipment) -> None:
     log.log(level, "attempt ended", extra={**ended, "seconds": round(time.monotonic() - began, 3)})
 
 
-def _end_this_process() -> None:
+def end_this_process() -> None:
     """Nothing in a hung process can be trusted to end it; the pool starts another in its place."""
     os._exit(70)
 
 
 def _work(claim: Claim, equipment: Equipment, heartbeat: Heartbeat) -> dict[str, str]:
     """How it ended, in words for the log. Raises LeaseLost."""
-    error: AscribeError
     ledger, settings = equipment.ledger, equipment.settings
     insist = Insist(settings.lease_seconds)
     try:
         reporter = Reporter(_Line(claim, ledger, heartbeat), max_seconds=settings.max_job_seconds)
+        crew = LedgerCrew(ledger, claim, settings)
         with Staging(claim, ledger, insist, settings) as sink:
-            manifest = equipment.work(claim.spec, reporter, sink)
+            manifest = equipment.work(claim.spec, reporter, sink, crew)
             insist(lambda: ledger.commit(claim, manifest))
         return {"outcome": "committed"}
     except Cancelled:
@@ -99,20 +107,20 @@ def _work(claim: Claim, equipment: Equipment, heartbeat: Heartbeat) -> dict[str,
         return {"outcome": "handed_back"}
     except LeaseLost:
         raise
-    except AscribeError as raised:
-        error = raised
-    except MemoryError:
-        error = OutOfMemory("the job needs more memory than this worker has: use fewer rows or a smaller model")
-    except Exception as raised:
-        log.exception("an error of ours")
-        error = _explain(raised)
+    except Exception as raised:  # noqa: BLE001 - told by explain
+        error = explain(raised)
     insist(lambda: ledger.fail(claim, JobError.of(error)))
     return {"outcome": "failed", "code": error.code}
 
 
-def _explain(raised: Exception) -> AscribeError:
-    if "can't allocate memory" in str(raised) or type(raised).__name__ == "OutOfMemoryError":
+def explain(raised: Exception) -> AscribeError:
+    """What ended the work, in our words."""
+    if isinstance(raised, AscribeError):
+        return raised
+    out_of_memory = isinstance(raised, MemoryError) or type(raised).__name__ == "OutOfMemoryError"
+    if out_of_memory or "can't allocate memory" in str(raised):
         return OutOfMemory("the job needs more memory than this worker has: use fewer rows or a smaller model")
+    log.error("an error of ours", exc_info=raised)
     return InternalError(f"an error of ours ({type(raised).__name__}); the worker's log says where")
 
 

@@ -258,7 +258,7 @@ def _right_hand_sides(spec: JobSpec, validation: Gradients) -> Tensor:
     mean_1P = mean_P.unsqueeze(0)
     if not spec.output.per_validation_row:
         return mean_1P
-    return torch.cat([torch.cat(validation.shards).double(), mean_1P])
+    return torch.cat([torch.cat([*validation.shards]).double(), mean_1P])
 
 
 def _check_usable(block: _Prepared, solution: Solution[Any]) -> None:

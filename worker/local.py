@@ -14,6 +14,7 @@ from ascribe.results.columns import Columns
 from ascribe.spec import JobSpec
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
+from worker.sharing import Alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def run_locally(spec: JobSpec, bench: Bench) -> LocalResult:
         AscribeError: see :func:`worker.pipeline.run`.
     """
     kept = _Kept()
-    manifest = run(spec, bench, Reporter(_unwatched), kept)
+    manifest = run(spec, bench, Reporter(_unwatched), kept, Alone())
     vectors = {name: torch.frombuffer(kept.staged[name], dtype=torch.float32) for name in manifest.vectors}
     return LocalResult(manifest, vectors)
 

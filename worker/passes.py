@@ -1,67 +1,116 @@
-"""What a curvature may ask of the train rows beyond the gradients of their loss: more passes over the model."""
+"""Every pass over a job's rows: as a phase of its own, so that it is seen, timed and cancelled, and shared where others
+have time for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from ascribe.job import Phase
-from ascribe.settings import WorkerSettings
-from ascribe.spec import JobSpec
 from worker.data import Batch, make_batches
 from worker.gradients.cache import Gradients
 from worker.gradients.cotangents import Cotangent
 from worker.gradients.factors import KroneckerFactors, collect_factors
-from worker.inputs import Inputs
 from worker.models import LoadedModel
+from worker.pieces import Pieces
 from worker.progress import Reporter
+from worker.scores.influence import score_shard
+from worker.shards import Shards
+from worker.sharing import Crew, complete
 
 
 @dataclass(frozen=True)
-class TrainPasses:
-    """Each pass is a phase of its own, so that it is seen, timed and cancelled like the first one.
+class SharedPasses:
+    """``rows_by``: how many rows' gradients each worker has computed for this job so far."""
 
-    ``collect`` gives cached gradients of the train rows, of the cotangent it is told.
-    """
-
-    spec: JobSpec
-    inputs: Inputs
-    settings: WorkerSettings
+    pieces: Pieces
     reporter: Reporter
-    load: Callable[[], LoadedModel]
-    collect: Callable[[Cotangent], Gradients]
+    crew: Crew
+    rows_by: Counter[str] = field(default_factory=Counter)
 
     @property
     def classes(self) -> int:
-        return self.inputs.checkpoint.num_labels
+        return self.pieces.inputs.checkpoint.num_labels
 
     @property
     def examples(self) -> int:
-        return len(self.inputs.train)
+        return len(self.pieces.inputs.train)
+
+    def both_datasets(self) -> tuple[Gradients, Gradients]:
+        """Gradients of the loss, of the train and of the validation rows. Raises NonFinite, StorageFailed."""
+        train, validation = self.pieces.gradients("train"), self.pieces.gradients("validation")
+        with self.reporter.phase(Phase.CACHING_GRADIENTS, train.rows + validation.rows):
+            self.rows_by.update(self._complete(train, validation))
+        return Gradients(train), Gradients(validation)
 
     def gradients(self, of: Cotangent) -> Gradients:
-        """Raises NonFinite, StorageFailed."""
+        """Cached gradients of the train rows. Raises NonFinite, StorageFailed."""
+        kept = self.pieces.gradients("train", of)
         with self.reporter.phase(Phase.CACHING_GRADIENTS, self.examples):
-            return self.collect(of)
+            self.rows_by.update(self._complete(kept))
+        return Gradients(kept)
+
+    def sums(self) -> Shards | None:
+        """A dense GFIM's sums of every shard, from the store; None: nobody is there to sum some of them.
+
+        Raises StorageFailed.
+        """
+        sums = self.pieces.sums()
+        if sums is None or not self._is_worth_sharing(sums):
+            return None
+        with self.reporter.phase(Phase.BUILDING_CURVATURE, self.examples):
+            self._complete(sums)
+        return sums
+
+    def scores(self, train: Gradients, sides: Sequence[Tensor]) -> Iterator[Sequence[Tensor]]:
+        """Of every shard of the train rows in order, a ``score_Qn`` for each of ``sides``, ``[Q, P]``.
+
+        Shared unless the sides are as large as the gradients: every worker reads them all.
+
+        Raises:
+            NonFinite, StorageFailed.
+        """
+        small = 2 * sum(side_QP.nbytes for side_QP in sides) <= train.rows * sides[0].shape[1] * train.loss_N.itemsize
+        with self.reporter.phase(Phase.SCORING, train.rows):
+            if small and self._is_worth_sharing(train.kept):
+                kept = self.pieces.scores(sides)
+                self._complete(kept)
+                for span in kept.of.spans:
+                    yield [kept.tensor(span, str(place)) for place in range(len(sides))]
+            else:
+                for grad_nP in train.shards:
+                    yield score_shard(grad_nP, sides)
+                    self.reporter.advance(len(grad_nP))
 
     def factors(self, of: Sequence[Cotangent]) -> list[KroneckerFactors]:
-        """Of every block, in order."""
+        """Of every block, in order; by this worker alone."""
+        pieces = self.pieces
         with self.reporter.phase(Phase.CACHING_GRADIENTS, self.examples):
             return collect_factors(
-                self.inputs.train,
-                self.inputs.checkpoint,
-                self.load(),
-                max_length=self.spec.model.max_length,
-                settings=self.settings,
+                pieces.inputs.train,
+                pieces.inputs.checkpoint,
+                pieces.load(),
+                max_length=pieces.spec.model.max_length,
+                settings=pieces.settings,
                 on_rows=self.reporter.advance,
                 of=of,
             )
 
     def batches(self) -> tuple[LoadedModel, list[Batch]]:
-        """The model, and all rows as it takes them."""
-        loaded = self.load()
+        """The model, and all train rows as it takes them."""
+        pieces, loaded = self.pieces, self.pieces.load()
         batches = make_batches(
-            self.inputs.train, 0, self.examples, loaded.tokenizer,
-            max_length=self.spec.model.max_length, token_budget=self.settings.token_budget, device=self.settings.device,
+            pieces.inputs.train, 0, self.examples, loaded.tokenizer,
+            max_length=pieces.spec.model.max_length, token_budget=pieces.settings.token_budget,
+            device=pieces.settings.device,
         )  # fmt: skip
         return loaded, batches
+
+    def _is_worth_sharing(self, shards: Shards) -> bool:
+        return len(shards.of.spans) > 1 and self.crew.has_company()
+
+    def _complete(self, *shards: Shards) -> Counter[str]:
+        return complete(shards, self.crew, lambda rows, found: self.reporter.advance(rows, found=found))

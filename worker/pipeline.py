@@ -6,8 +6,8 @@ Knows neither Celery nor Redis: progress goes to a reporter, vectors to a sink.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -49,17 +49,16 @@ from worker.curvatures.choose import open_curvatures
 from worker.describe import worst_of
 from worker.environment import versions
 from worker.gradients.cache import Gradients
-from worker.gradients.collect import collect
-from worker.gradients.cotangents import Cotangent, OfLoss
 from worker.inputs import Inputs, fingerprint_of, load_inputs
 from worker.models import ModelCache
-from worker.passes import TrainPasses
+from worker.passes import SharedPasses
+from worker.pieces import Pieces
 from worker.progress import Reporter
 from worker.scored import Scored, damping_path, role_of_inverse, score_rows
 from worker.scores.summary import summarize
+from worker.sharing import Crew
+from worker.ticks import listening
 from worker.writing import chunks, write_vectors
-
-LOSS = OfLoss()
 
 
 class Sink(Protocol):
@@ -91,35 +90,29 @@ class Bench:
         )
 
 
-def run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink) -> Manifest:
-    """Do the job and stage its vectors; the caller commits the returned manifest.
+def run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew) -> Manifest:
+    """Do the job, with what help there is, and stage its vectors; the caller commits the returned manifest.
 
     Raises:
         AscribeError: with the reason, for whatever the input, the data or the numbers make impossible.
         Cancelled, Draining: from the reporter, at a batch.
     """
     with ExitStack() as held:  # store entries the job reads, until its last vector is staged
-        return _run(spec, bench, reporter, sink, held)
+        return _run(spec, bench, reporter, sink, crew, held)
 
 
-def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, held: ExitStack) -> Manifest:
+def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew, held: ExitStack) -> Manifest:
     memory.reset_peak()
     torch.set_num_threads(bench.settings.threads)
     with reporter.phase(Phase.LOADING):
         inputs = load_inputs(spec, bench.settings)
     planned = _planned(spec, inputs, bench.settings)
     spec = planned.spec
-    with reporter.phase(Phase.CACHING_GRADIENTS, len(inputs.train) + len(inputs.validation)):
-        train = _gradients(inputs.train, "/train", spec, inputs, bench, reporter, sink, held)
-        validation = _gradients(inputs.validation, "/validation", spec, inputs, bench, reporter, sink, held)
-    passes = TrainPasses(
-        spec,
-        inputs,
-        bench.settings,
-        reporter,
-        load=lambda: bench.models.get(inputs.key, inputs.checkpoint, spec.model),
-        collect=lambda of: _gradients(inputs.train, "/train", spec, inputs, bench, reporter, sink, held, of),
-    )
+    pieces = _pieces(spec, inputs, bench, held, reporter.advance)
+    passes = SharedPasses(pieces, reporter, crew)
+    train, validation = passes.both_datasets()
+    sink.announce(pieces.gradient_fingerprint("train"), train.rows)
+    sink.announce(pieces.gradient_fingerprint("validation"), validation.rows)
     solved = solve_blocks(
         spec,
         open_curvatures(spec, inputs.checkpoint.blocks, train, passes, cached_rows=planned.cached_rows),
@@ -127,10 +120,9 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, held: Exit
         validation,
         reporter,
         store=bench.store,
-        gradient_fingerprint=fingerprint_of(inputs.train, inputs, spec, bench.settings),
+        gradient_fingerprint=pieces.gradient_fingerprint("train"),
     )
-    with reporter.phase(Phase.SCORING, len(train.shards)):
-        scored = score_rows(solved, train, reporter)
+    scored = score_rows(solved, lambda sides: passes.scores(train, sides))
     vectors = _vectors(spec, scored, solved, train)
     train_rows = _row_infos(inputs.train, inputs.labels, bench.settings.preview_characters)
     with reporter.phase(Phase.WRITING, len(vectors) + 2):
@@ -144,7 +136,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, held: Exit
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
         stored=stored,
-        diagnostics=_diagnostics(planned, solved, scored, inputs, train, validation, reporter),
+        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
     )
@@ -172,33 +164,30 @@ def _planned(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Planned
     return Planned(with_solver(spec, choice.pick), choice, cached_rows)
 
 
-def _gradients(
-    rows: Rows,
-    pointer: str,
-    spec: JobSpec,
-    inputs: Inputs,
-    bench: Bench,
-    reporter: Reporter,
-    sink: Sink,
-    held: ExitStack,
-    of: Cotangent = LOSS,
-) -> Gradients:
-    fingerprint = fingerprint_of(rows, inputs, spec, bench.settings, of.key)
-    gradients = collect(
-        rows,
-        inputs.checkpoint,
-        lambda: bench.models.get(inputs.key, inputs.checkpoint, spec.model),
-        store=bench.store,
-        folder=held.enter_context(bench.store.open("gradients", fingerprint)),
-        max_length=spec.model.max_length,
-        settings=bench.settings,
-        pointer=pointer,
-        on_rows=lambda count, found: reporter.advance(count, found=found),
-        of=of,
+def _pieces(spec: JobSpec, inputs: Inputs, bench: Bench, held: ExitStack, on_rows: Callable[[int], None]) -> Pieces:
+    return Pieces(
+        spec,
+        inputs,
+        bench.settings,
+        bench.store,
+        load=lambda: bench.models.get(inputs.key, inputs.checkpoint, spec.model),
+        held=held,
+        on_rows=on_rows,
     )
-    if of is LOSS:
-        sink.announce(fingerprint, len(rows))
-    return gradients
+
+
+@contextmanager
+def helping(spec: JobSpec, bench: Bench, on_rows: Callable[[int], None]) -> Iterator[Callable[[str], None]]:
+    """What does a part of another worker's job: see :meth:`worker.pieces.Pieces.do`, which it is.
+
+    ``on_rows`` is told of every batch, and what it raises ends the part.
+
+    Raises:
+        AscribeError: the job's inputs are not here, or not usable.
+    """
+    torch.set_num_threads(bench.settings.threads)
+    with ExitStack() as held, listening(lambda: on_rows(0)):
+        yield _pieces(spec, load_inputs(spec, bench.settings), bench, held, on_rows).do
 
 
 def _vectors(spec: JobSpec, scored: Scored, solved: SolvedBlocks, train: Gradients) -> dict[str, Tensor]:
@@ -231,11 +220,11 @@ def _diagnostics(
     planned: Planned,
     solved: SolvedBlocks,
     scored: Scored,
-    inputs: Inputs,
     train: Gradients,
     validation: Gradients,
-    reporter: Reporter,
+    passes: SharedPasses,
 ) -> Diagnostics:
+    pieces, seconds = passes.pieces, passes.reporter.seconds
     blocks = tuple(solved.values[0].diagnostics)
     figures = worst_of(blocks)
     return Diagnostics(
@@ -246,7 +235,7 @@ def _diagnostics(
         iterations=figures.iterations,
         products=figures.products,
         blocks=blocks,
-        seconds={**reporter.seconds, "total": sum(reporter.seconds.values())},
+        seconds={**seconds, "total": sum(seconds.values())},
         peak_memory_bytes=memory.peak_bytes(),
         cache={
             "train": CacheUse(hit_rows=train.hit_rows, rows=train.rows),
@@ -263,7 +252,8 @@ def _diagnostics(
         choice=planned.choice,
         damping_path=damping_path(planned.spec, solved, scored),
         role_of_inverse=role_of_inverse(planned.spec, scored),
-        warnings=(*inputs.checkpoint.warnings, *train.warnings, *validation.warnings, *solved.warnings),
+        workers=dict(sorted(passes.rows_by.items())),
+        warnings=(*pieces.inputs.checkpoint.warnings, *pieces.warnings(), *solved.warnings),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,7 @@ from ascribe.result import InverseRole, PathPoint
 from ascribe.spec import JobSpec
 from worker.blocks import SolvedBlocks
 from worker.describe import worst_of
-from worker.gradients.cache import Gradients
-from worker.progress import Reporter
 from worker.scores.agreement import median_spearman, spearman
-from worker.scores.influence import influence
 
 _ROUNDING = 1e-9
 
@@ -32,17 +30,16 @@ class Scored:
     without_top_QN: Tensor | None
 
 
-def score_rows(solved: SolvedBlocks, train: Gradients, reporter: Reporter) -> Scored:
-    """One pass over the train gradients. Raises NonFinite."""
+def score_rows(solved: SolvedBlocks, score: Callable[[Sequence[Tensor]], Iterable[Sequence[Tensor]]]) -> Scored:
+    """``score`` gives of every shard of train gradients, in order, a ``score_Qn`` for each of the sides it is handed.
+
+    Raises:
+        NonFinite: from ``score``.
+    """
     sides_QP = [value.ihvp_QP for value in solved.values]
     if solved.without_top_QP is not None:
         sides_QP += [solved.grad_QP, solved.without_top_QP]
-    parts: list[list[Tensor]] = [[] for _ in sides_QP]
-    for shard in train.shards:
-        for part, side_QP in zip(parts, sides_QP, strict=True):
-            part.append(influence([shard], side_QP, "all blocks"))
-        reporter.advance()
-    scores = [torch.cat(part, dim=1) for part in parts]
+    scores = [torch.cat(parts, dim=1) for parts in zip(*score(sides_QP), strict=True)]
     if solved.without_top_QP is None:
         return Scored(tuple(scores), None, None)
     *values, plain_QN, without_top_QN = scores

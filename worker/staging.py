@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import stamina
 
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 STALE_SECONDS = 86400.0
 _PREFIX = ".results-"
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Insist:
-    """Retries a ledger write while Redis is away, up to the lease; the work of hours must not die of a restart."""
+    """Asks the ledger again while Redis is away, up to the lease; the work of hours must not die of a restart."""
 
     lease_seconds: float
 
-    def __call__(self, write: Callable[[], None]) -> None:
-        for attempt in stamina.retry_context(on=QueueUnavailable, timeout=self.lease_seconds, attempts=None):
-            with attempt:
-                write()
+    def __call__(self, ask: Callable[[], T]) -> T:
+        return stamina.RetryingCaller(timeout=self.lease_seconds, attempts=None)(QueueUnavailable, ask)
 
 
 @dataclass(slots=True)

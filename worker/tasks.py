@@ -5,6 +5,8 @@ torch is imported when the first job arrives, so a worker is ready in under a se
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from celery import shared_task
 from celery.exceptions import Reject
 from celery.signals import worker_process_init
 
-from ascribe.broker import RUN_TASK
+from ascribe.broker import HELP_TASK, RUN_TASK
 from ascribe.ledger.base import model_key
 from ascribe.ledger.opening import open_ledger
 from ascribe.result import Manifest
@@ -20,10 +22,12 @@ from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from worker import draining
 from worker.attempt import Equipment, attend
+from worker.helping import help_with
 from worker.progress import Reporter
 
 if TYPE_CHECKING:
     from worker.pipeline import Bench, Sink
+    from worker.sharing import Crew
 
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # celery has no annotations
@@ -40,11 +44,18 @@ def run(job_id: str, attempt: int) -> None:
     attend(job_id, attempt, equipment())
 
 
+@shared_task(name=HELP_TASK)  # type: ignore[untyped-decorator]
+def help_(job_id: str) -> None:
+    """Take parts of a job that another worker owns. Safe to run twice, and at any time."""
+    if not draining.told.is_set():
+        help_with(job_id, equipment())
+
+
 @cache
 def equipment() -> Equipment:
     settings = WorkerSettings()
     pipeline = Pipeline(settings)
-    return Equipment(settings, open_ledger(settings), pipeline, pipeline.warm)
+    return Equipment(settings, open_ledger(settings), pipeline, pipeline.help, pipeline.warm)
 
 
 class Pipeline:
@@ -54,11 +65,21 @@ class Pipeline:
         self._settings = settings
         self._bench: Bench | None = None
 
-    def __call__(self, spec: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
+    def __call__(self, spec: JobSpec, reporter: Reporter, sink: Sink, crew: Crew) -> Manifest:
         from worker import pipeline
 
-        self._bench = self._bench or pipeline.Bench(self._settings)
-        return pipeline.run(spec, self._bench, reporter, sink)
+        return pipeline.run(spec, self._open_bench(), reporter, sink, crew)
+
+    def help(self, spec: JobSpec, on_rows: Callable[[int], None]) -> AbstractContextManager[Callable[[str], None]]:
+        from worker import pipeline
+
+        return pipeline.helping(spec, self._open_bench(), on_rows)
+
+    def _open_bench(self) -> Bench:
+        from worker.pipeline import Bench
+
+        self._bench = self._bench or Bench(self._settings)
+        return self._bench
 
     def warm(self) -> str:
         """Key of the model that is loaded."""

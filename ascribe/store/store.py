@@ -55,6 +55,7 @@ class Store:
         self, root: Path, *, max_bytes: int | None, reserve_bytes: int = 0, remote: Remote | None = None
     ) -> None:
         self.root = root
+        self.shared = remote is not None
         self.files = Files(root, remote, self.make_room)
         self._max_bytes = max_bytes
         self._reserve_bytes = reserve_bytes

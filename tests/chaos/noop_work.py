@@ -24,6 +24,7 @@ from worker.staging import Staging
 
 if TYPE_CHECKING:
     from worker.pipeline import Sink
+    from worker.sharing import Crew
 
 SLICE_SECONDS = 0.05
 """A sleep advances in steps of this: each is a place where a cancel or a lost lease is noticed."""
@@ -60,7 +61,7 @@ def signature(job_id: str, fence: int) -> bytes:
     return f"{job_id} {fence} ".encode()
 
 
-def work(job: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
+def work(job: JobSpec, reporter: Reporter, sink: Sink, _crew: Crew) -> Manifest:
     """Sleep, allocate, die, stage: whatever of it the labels ask for."""
     assert isinstance(sink, Staging)
     wish = {name: int(value) for name, value in job.labels.items()}

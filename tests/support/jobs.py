@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ascribe.spec import JobSpec
 from tests.support.tiny import make_checkpoint, make_rows, write_rows
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
+from worker.sharing import Alone
 
 TRAIN, VALIDATION = 40, 6
 
@@ -62,7 +64,7 @@ class Workshop:
                 seen.append(progress)
             return False
 
-        return run(spec, self.bench, Reporter(send), shelf), shelf
+        return run(spec, self.bench, Reporter(send), shelf, Alone()), shelf
 
 
 def make_workshop(folder: Path, **settings: Any) -> Workshop:
@@ -89,3 +91,8 @@ def make_spec(
         }
         | changes
     )
+
+
+def no_help(spec: JobSpec, on_rows: Callable[[int], None]) -> AbstractContextManager[Callable[[str], None]]:
+    """For a worker whose jobs have no parts: it is never called."""
+    raise NotImplementedError

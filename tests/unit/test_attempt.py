@@ -13,12 +13,13 @@ from ascribe.ledger.memory import MemoryLedger
 from ascribe.result import MEAN, Manifest
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
-from tests.support.jobs import Shelf, make_spec, make_workshop
+from tests.support.jobs import Shelf, make_spec, make_workshop, no_help
 from tests.support.ledger import create, manifest, spec
 from worker import draining
 from worker.attempt import Equipment, attend
 from worker.pipeline import Sink
 from worker.progress import Reporter
+from worker.sharing import Alone, Crew
 from worker.tasks import Pipeline
 
 
@@ -29,7 +30,7 @@ def told() -> Iterator[None]:
     draining.told.clear()
 
 
-def _work(job: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
+def _work(job: JobSpec, reporter: Reporter, sink: Sink, crew: Crew) -> Manifest:
     with reporter.phase(Phase.SOLVING, 2):
         reporter.advance()
     sink.stage(MEAN, [b"\0" * 4])
@@ -38,7 +39,7 @@ def _work(job: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
 
 def _equipment(warm: str = "") -> tuple[Equipment, MemoryLedger]:
     ledger = MemoryLedger(Policy())
-    return Equipment(WorkerSettings(), ledger, _work, lambda: warm), ledger
+    return Equipment(WorkerSettings(), ledger, _work, no_help, lambda: warm), ledger
 
 
 @pytest.mark.usefixtures("told")
@@ -60,11 +61,11 @@ def test_a_job_to_be_cancelled_is_not_handed_back() -> None:
     equipment, ledger = _equipment()
     job_id = create(ledger)
 
-    def cancelled_meanwhile(job: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
+    def cancelled_meanwhile(job: JobSpec, reporter: Reporter, sink: Sink, crew: Crew) -> Manifest:
         ledger.request_cancel(job_id)
-        return _work(job, reporter, sink)
+        return _work(job, reporter, sink, crew)
 
-    attend(job_id, 1, Equipment(equipment.settings, ledger, cancelled_meanwhile))
+    attend(job_id, 1, Equipment(equipment.settings, ledger, cancelled_meanwhile, no_help))
     assert ledger.get(job_id).status is JobState.CANCELLED
 
 
@@ -82,5 +83,5 @@ def test_the_warm_model_is_the_one_that_was_loaded_last(tmp_path: Path) -> None:
     workshop = make_workshop(tmp_path)
     pipeline = Pipeline(workshop.bench.settings)
     assert pipeline.warm() == ""
-    pipeline(make_spec(), Reporter(lambda _: False), Shelf())
+    pipeline(make_spec(), Reporter(lambda _: False), Shelf(), Alone())
     assert pipeline.warm() == "base\0adapter"

@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 
 from ascribe.errors import NonFinite
 from worker.curvature.block import CurvatureKind, build_block, load_block, save_block
-from worker.curvature.gfim import gfim
+from worker.curvature.gfim import dense_gfim, sum_shard
 from worker.operators import Damped, DenseOperator, RowsOperator
 from worker.solvers.cholesky import Cholesky
 from worker.solvers.schulz import Schulz
@@ -28,8 +28,7 @@ def _chunks() -> list[Tensor]:
 @pytest.mark.parametrize("normalized", [True, False])
 def test_gfim_is_the_mean_of_its_definition(normalized: bool) -> None:
     expected_DD = torch.stack([g_RD.T @ g_RD for g_RD in _gradients().double()]).mean(dim=0)
-    operator = gfim(_chunks(), R, D, normalized=normalized)
-    assert isinstance(operator, DenseOperator)
+    operator, _ = dense_gfim((sum_shard(chunk, D) for chunk in _chunks()), R, normalized=normalized)
     matrix_DD = operator.matrix_PP
     torch.testing.assert_close(matrix_DD, expected_DD / (R if normalized else 1))
     assert torch.equal(matrix_DD, matrix_DD.T)
@@ -139,4 +138,4 @@ def test_a_gradient_that_is_not_finite_names_the_block(kind: CurvatureKind, valu
 
 def test_refuses_rows_of_another_width() -> None:
     with pytest.raises(ValueError, match="wide"):
-        gfim([torch.zeros(4, R * D + 1)], R, D, normalized=True)
+        build_block("w", "gfim", [torch.zeros(4, R * D + 1)], R, D)

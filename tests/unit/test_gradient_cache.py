@@ -16,9 +16,10 @@ from tests.support.disk import files_no_larger_than
 from tests.support.jobs import TRAIN, VALIDATION, Shelf, Workshop, make_spec, make_workshop
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
+from worker.sharing import Alone
 
 SHARD_ROWS = 16
-ROW_BYTES = (8 * 4 * 32 + 1) * 4
+ROW_BYTES = 8 * 4 * 32 * 4
 OTHER_ROW = {"source": {"kind": "inline", "rows": [{"text": "how do i undo a commit", "label": "coding"}]}}
 
 
@@ -107,7 +108,7 @@ def test_another_process_cannot_take_what_the_job_reads_in_any_phase(workshop: W
         seen[progress.phase] = {(entry.key, entry.pinned) for entry in entries}
         return False
 
-    run(make_spec(), workshop.bench, Reporter(evict), Shelf())
+    run(make_spec(), workshop.bench, Reporter(evict), Shelf(), Alone())
     for phase in (Phase.BUILDING_CURVATURE, Phase.SOLVING, Phase.SCORING, Phase.WRITING):
         assert [pinned for _, pinned in seen[phase]] == [True, True]
     assert not any(entry.pinned for entry in other.entries())
@@ -128,7 +129,7 @@ def test_a_cache_directory_that_goes_away_ends_the_job_with_words(workshop: Work
         return False
 
     with suppress(StorageFailed):
-        run(make_spec(), workshop.bench, Reporter(remove), shelf := Shelf())
+        run(make_spec(), workshop.bench, Reporter(remove), shelf := Shelf(), Alone())
         assert shelf.staged == expected
     assert gone
     assert workshop.run(make_spec())[1].staged == expected
@@ -147,7 +148,7 @@ def in_the_second_shard(monkeypatch: pytest.MonkeyPatch) -> Callable[[Workshop, 
                 next(acts, bool)()
             return False
 
-        run(make_spec(), workshop.bench, Reporter(watch), Shelf())
+        run(make_spec(), workshop.bench, Reporter(watch), Shelf(), Alone())
 
     return run_interrupted
 

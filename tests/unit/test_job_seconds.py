@@ -19,7 +19,10 @@ def test_a_job_over_its_seconds_fails_as_limit_exceeded(tmp_path: Path) -> None:
     ledger = MemoryLedger(Policy())
     settings = WorkerSettings(data_root=workshop.root, max_job_seconds=1e-6)
     equipment = Equipment(
-        settings, ledger, lambda spec, reporter, sink: pipeline.run(spec, workshop.bench, reporter, sink)
+        settings,
+        ledger,
+        lambda spec, reporter, sink, crew: pipeline.run(spec, workshop.bench, reporter, sink, crew),
+        lambda spec, on_rows: pipeline.helping(spec, workshop.bench, on_rows),
     )
     job_id = ledger.create(new_job_id(), make_spec()).job.id
 

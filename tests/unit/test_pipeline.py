@@ -20,6 +20,7 @@ from tests.support.jobs import TRAIN, VALIDATION, Shelf, Workshop, make_spec, ma
 from tests.support.tiny import make_checkpoint
 from worker.pipeline import run
 from worker.progress import Cancelled, Reporter
+from worker.sharing import Alone
 
 BLOCKS, RANK, LONG = 8, 4, 32
 
@@ -170,7 +171,7 @@ def test_cancel_ends_the_run_at_a_batch_and_keeps_whole_shards(
         return progress.phase is Phase.CACHING_GRADIENTS and progress.done > 16
 
     with pytest.raises(Cancelled):
-        run(make_spec(), workshop.bench, Reporter(cancel_in_the_second_shard), Shelf())
+        run(make_spec(), workshop.bench, Reporter(cancel_in_the_second_shard), Shelf(), Alone())
     manifest, _ = workshop.run(make_spec())
     assert manifest.diagnostics.cache["train"].hit_rows == 16
 

@@ -18,10 +18,12 @@ from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from tests.support.disk import files_no_larger_than
 from tests.support.handmade import spec_body
+from tests.support.jobs import no_help
 from tests.support.spilled import claimed, fill, staging, worker_settings
 from worker.attempt import Equipment, attend
 from worker.pipeline import Sink
 from worker.progress import Cancelled, Reporter
+from worker.sharing import Crew
 from worker.staging import Staging
 
 BYTES = 5 * 30 * 4
@@ -177,12 +179,12 @@ def test_a_job_fails_as_storage_when_the_disk_is_full(clocked: Clocked, settings
     spec = JobSpec.model_validate(spec_body())
     job_id = clocked.ledger.create(new_job_id(), spec).job.id
 
-    def work(spec: JobSpec, reporter: Reporter, sink: Sink) -> Manifest:
+    def work(spec: JobSpec, reporter: Reporter, sink: Sink, crew: Crew) -> Manifest:
         assert isinstance(sink, Staging)
         with files_no_larger_than(20_000):
             return fill(sink, rows=5000)[0]
 
-    attend(job_id, 1, Equipment(settings, clocked.ledger, work))
+    attend(job_id, 1, Equipment(settings, clocked.ledger, work, no_help))
     job = clocked.ledger.get(job_id)
     assert job.status is JobState.FAILED
     assert job.error is not None

@@ -7,7 +7,7 @@ Fisher is ``P x P`` and a gradient is one column, which is the same rule with ``
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ascribe.errors import NonFinite
 from worker.curvature.fisher import empirical_fisher
-from worker.curvature.gfim import gfim
+from worker.curvature.gfim import ShardSums, dense_gfim, is_dense, stacked_gfim, sum_shard
 from worker.operators import DenseOperator, IdentityOperator, LinearOperator, RowsOperator
 from worker.saved import Saved
 
@@ -51,32 +51,50 @@ class CurvatureBlock:
 def build_block(name: str, kind: CurvatureKind, chunks: Sequence[Tensor], rank: int, long_side: int) -> CurvatureBlock:
     """The block ``name`` from its per-example gradients.
 
-    ``chunks`` are ``[n_i, rank * long_side]``: each row one flattened gradient, the shorter side first.
+    ``chunks`` are ``[n_i, rank * long_side]``, a shard each: each row one flattened gradient, the shorter side first.
 
     Raises:
         NonFinite: if a gradient of the block is not finite, or so large that its square is not.
+        ValueError: if the rows are not ``rank * long_side`` wide.
     """
     rows = RowsOperator(chunks)
-    mean_squared = _mean_squared_entry(name, rows)
+    if rows.size != rank * long_side:
+        raise ValueError("gradient rows are not rank * long_side wide")
     operator: LinearOperator
     match kind:
         case "gfim" | "gfim_unnormalized":
-            operator = gfim(chunks, rank, long_side, normalized=kind == "gfim")
-            return CurvatureBlock(name, operator, rank, long_side, mean_squared)
+            normalized = kind == "gfim"
+            if is_dense(rows.count, rank, long_side):
+                sums = (sum_shard(chunk, long_side) for chunk in chunks)
+                return build_dense_block(name, sums, rank, long_side, normalized=normalized)
+            operator = stacked_gfim(chunks, rank, long_side, normalized=normalized)
+            return CurvatureBlock(
+                name, operator, rank, long_side, _mean_squared_entry(name, rows.squared_norms(), rows.size)
+            )
         case "empirical_fisher":
             operator = empirical_fisher(chunks, rows.squared_norms())
         case "none":
             operator = IdentityOperator(rows.size)
-    return CurvatureBlock(name, operator, 1, rows.size, mean_squared)
+    return CurvatureBlock(name, operator, 1, rows.size, _mean_squared_entry(name, rows.squared_norms(), rows.size))
+
+
+def build_dense_block(
+    name: str, sums: Iterable[ShardSums], rank: int, long_side: int, *, normalized: bool
+) -> CurvatureBlock:
+    """The same block of a dense GFIM from what is known of every shard, in order. Raises NonFinite."""
+    operator, squared_norm_N = dense_gfim(sums, rank, normalized=normalized)
+    mean_squared = _mean_squared_entry(name, squared_norm_N, rank * long_side)
+    return CurvatureBlock(name, operator, rank, long_side, mean_squared)
 
 
 def mean_squared_entry(name: str, chunks: Sequence[Tensor]) -> float:
     """Over the rows and columns of ``chunks``. Raises NonFinite: a gradient is not finite, or its square is not."""
-    return _mean_squared_entry(name, RowsOperator(chunks))
+    rows = RowsOperator(chunks)
+    return _mean_squared_entry(name, rows.squared_norms(), rows.size)
 
 
-def _mean_squared_entry(name: str, rows: RowsOperator) -> float:
-    mean_squared = rows.trace() / rows.size
+def _mean_squared_entry(name: str, squared_norm_N: Tensor, size: int) -> float:
+    mean_squared = float(squared_norm_N.mean()) / size
     if not math.isfinite(mean_squared):
         raise NonFinite(f"The curvature of block {name} is not finite: check its gradients.")
     return mean_squared
@@ -106,7 +124,7 @@ def load_block(
                 operator = DenseOperator(saved.tensor("matrix_PP"))
             else:
                 norms = saved.tensor("squared_norm_N")
-                operator = gfim(chunks, rank, long_side, normalized=kind == "gfim", squared_norm_M=norms)
+                operator = stacked_gfim(chunks, rank, long_side, normalized=kind == "gfim", squared_norm_M=norms)
             return CurvatureBlock(name, operator, rank, long_side, mean_squared)
         case "empirical_fisher":
             operator = empirical_fisher(chunks, saved.tensor("squared_norm_N"))

@@ -21,7 +21,7 @@ def open_curvatures(
     """``cached_rows``: the form of a Gauss-Newton Hessian, see :func:`ascribe.planning.from_spec.caches_rows`."""
     match spec.curvature.kind:
         case "gfim" | "gfim_unnormalized" | "empirical_fisher" | "none" as kind:
-            return FromGradients(kind, shapes, train)
+            return FromGradients(kind, shapes, train, passes)
         case "kfac" | "ekfac" as kind:
             return Kronecker(kind, shapes, train, passes, spec.seed)
         case "gauss_newton":

@@ -1,4 +1,7 @@
-"""Gradients of a dataset: from the cache where they are, from the model where they are not."""
+"""The pass that makes gradients of a dataset: the model forward and back over the rows of a shard, batch by batch.
+
+No batch crosses a shard: a shard computed again, or by another worker, has the same bits.
+"""
 
 from __future__ import annotations
 
@@ -9,41 +12,39 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ascribe.errors import NonFinite, Problem
 from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint
 from ascribe.sources.rows import Rows
-from ascribe.store import Store
 from worker import memory
 from worker.data import make_batches
-from worker.gradients import cache as shards
-from worker.gradients.cache import Gradients
 from worker.gradients.cotangents import Cotangent
 from worker.gradients.per_example import PerExampleGradients
 from worker.models import LoadedModel
+from worker.saved import Saved
+from worker.shards import Pass, Span, spans
 
 
-def collect(
+def gradient_pass(
     rows: Rows,
     checkpoint: Checkpoint,
     load: Callable[[], LoadedModel],
     *,
-    store: Store,
+    name: str,
     folder: Path,
     max_length: int,
     settings: WorkerSettings,
     pointer: str,
-    on_rows: Callable[[int, bool], None],
+    on_rows: Callable[[int], None],
     of: Cotangent | None = None,
-) -> Gradients:
-    """Per-example gradients of ``rows``, kept in ``folder``, an entry of ``store`` that the caller holds open.
+) -> Pass:
+    """Per-example gradients of ``rows``, kept in ``folder``, an entry of the store that the caller holds open.
 
     They are of the loss, or of whatever else ``of`` says; ``folder`` belongs to one such choice.
     ``load`` is called only when a shard has to be computed.
-    ``on_rows`` is told (rows, found in the cache) at every batch; what it raises ends the pass.
+    ``on_rows`` is told of every batch how many rows it had; what it raises ends the pass.
 
-    Raises:
-        NonFinite: a row's loss or gradient is not finite; the row is named below ``pointer``.
-        StorageFailed: the cache directory has no room, or cannot be written or read.
+    Computing a shard raises NonFinite: a row's loss or gradient is not finite; the row is named below ``pointer``.
     """
 
     @cache
@@ -51,29 +52,46 @@ def collect(
         loaded = load()
         return loaded, PerExampleGradients(loaded.model, checkpoint.blocks, of)
 
-    def compute(start: int, stop: int) -> tuple[Tensor, Tensor]:
+    def compute(span: Span) -> Saved:
         loaded, gradients = prepare()
-        loss_N = torch.empty(stop - start)
-        grad_NP = torch.empty(stop - start, checkpoint.parameters)
+        loss_N = torch.empty(span.rows)
+        grad_NP = torch.empty(span.rows, checkpoint.parameters)
         batches = make_batches(
-            rows, start, stop, loaded.tokenizer,
+            rows, span.start, span.stop, loaded.tokenizer,
             max_length=max_length, token_budget=settings.token_budget, device=settings.device,
         )  # fmt: skip
         for batch in batches:
             positions = list(batch.positions)
-            batch_loss_N, batch_grad_NP = gradients(batch, start)
+            batch_loss_N, batch_grad_NP = gradients(batch, span.start)
             loss_N[positions], grad_NP[positions] = batch_loss_N.float().cpu(), batch_grad_NP.cpu()
-            on_rows(len(positions), False)
+            on_rows(len(positions))
         memory.give_back()
-        return loss_N, grad_NP
+        _check_finite(loss_N, grad_NP, span.start, pointer)
+        return Saved({"grad": grad_NP}, {"loss": loss_N.tolist()})  # a float32 comes back from JSON as it was
 
-    return shards.collect(
-        folder,
-        len(rows),
-        checkpoint.parameters,
-        store=store,
-        shard_rows=settings.shard_rows,
-        pointer=pointer,
+    return Pass(
+        name=name,
+        what=f"gradients of the {pointer.strip('/')}",
+        folder=folder,
+        stem="shard",
+        spans=spans(len(rows), settings.shard_rows),
+        parameters=checkpoint.parameters,
         compute=compute,
-        on_rows=lambda count: on_rows(count, True),
+        size=lambda span: span.rows * checkpoint.parameters * torch.float32.itemsize,
+    )
+
+
+def _check_finite(loss_N: Tensor, grad_NP: Tensor, start: int, pointer: str) -> None:
+    # A sum in float64 is finite if and only if every float32 term is, and unlike isfinite needs no copy of the shard.
+    finite_N = torch.isfinite(loss_N) & torch.isfinite(grad_NP.sum(1, dtype=torch.float64))
+    if finite_N.all():
+        return
+    bad = [start + int(i) for i in (~finite_N).nonzero().flatten()]
+    problems = [
+        Problem(f"{pointer}/source/rows/{row}", "non_finite", "loss or gradient is not finite") for row in bad[:20]
+    ]
+    raise NonFinite(
+        f"loss or gradient of {len(bad)} row(s) is not finite, the first is row {bad[0]} (from 0): "
+        "drop the rows, or run the model in float32",
+        errors=problems,
     )

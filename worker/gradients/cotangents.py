@@ -85,6 +85,18 @@ class OfGaussNewton:
         return root_NC * (other_NC - along_N1 * mirror_NC)
 
 
+def cotangent_of(key: str) -> Cotangent:
+    """The cotangent of this key. Raises ValueError: there is none."""
+    match key.split("/"):
+        case ["loss"]:
+            return OfLoss()
+        case ["sampled_label", seed]:
+            return OfSampledLabel(int(seed))
+        case ["gauss_newton", component]:
+            return OfGaussNewton(int(component))
+    raise ValueError(f"no cotangent has the key {key!r}")
+
+
 def _residual(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
     """``p - e_y``. The label's own entry is minus the sum of the others: it keeps its digits near ``p_y = 1``."""
     residual_NC = logits_NC.softmax(1).scatter(1, labels_N[:, None], 0.0)

@@ -38,6 +38,11 @@ def influence(chunks: Sequence[Tensor], ihvp_QP: Tensor, name: str) -> Tensor:
     return score_QN
 
 
+def score_shard(grad_nP: Tensor, sides: Sequence[Tensor]) -> list[Tensor]:
+    """A ``score_Qn`` for each of ``sides``, the left-hand sides ``[Q, P]`` of all blocks. Raises NonFinite."""
+    return [influence([grad_nP], side_QP, "all blocks") for side_QP in sides]
+
+
 def _tile(grad_nP: Tensor, ihvp_QP: Tensor, single_QP: Tensor) -> Tensor:
     """Scores ``[Q, n]``, float64, from float32 products where a sample of them is accurate enough."""
     score_Qn = _multiply(single_QP, grad_nP)
