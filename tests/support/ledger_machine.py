@@ -61,9 +61,9 @@ class Checked(RuleBasedStateMachine):
                 info = WorkerInfo(name, queue, {}, "sdpa", 4096, 256, queue, environment)
                 self.ledger.register_worker(info, 1e6 * UNIT_SECONDS)
 
-    def pick_job(self, data: st.DataObject, *, among: JobState | None = None) -> tuple[str, Model]:
-        """One in this state, where there is one, and mostly so."""
-        ids = [job_id for job_id, model in self.models.items() if model.status == among]
+    def pick_job(self, data: st.DataObject, *among: JobState) -> tuple[str, Model]:
+        """One in these states, where there is one, and mostly so."""
+        ids = [job_id for job_id, model in self.models.items() if model.status in among]
         mostly = data.draw(MOSTLY)
         job_id = data.draw(st.sampled_from(sorted(ids if ids and mostly else self.models)))
         return job_id, self.models[job_id]
@@ -85,8 +85,9 @@ class Checked(RuleBasedStateMachine):
     # -- what must hold ---------------------------------------------------------------------------------------
     @invariant()
     def what_is_read_is_what_the_model_says(self) -> None:
-        for job_id, model in self.models.items():
-            self.check_record(job_id, model)
+        for (job_id, model), pulse in zip(self.models.items(), self.ledger.pulses(list(self.models)), strict=True):
+            if pulse != model.pulse:
+                self.check_record(job_id, model)
             self.check_result(job_id, model)
             if model.owner is not None and model.status in LEASED:
                 work = model.work or WorkModel("", 0, {})
@@ -111,9 +112,9 @@ class Checked(RuleBasedStateMachine):
         if model.seen is not None and model.seen != job:
             assert job.revision > model.seen.revision
         model.seen = job
-        (pulse,) = self.ledger.pulses([job_id])
+        (model.pulse,) = self.ledger.pulses([job_id])
         events = self.ledger.events(job_id)
-        assert pulse == Pulse(job.status, job.revision, events[-1].id)
+        assert model.pulse == Pulse(job.status, job.revision, events[-1].id)
         assert [event.id for event in events] == list(range(1, len(events) + 1))
         final = [event.type for event in events if event.type in FINAL]
         assert final == [step for step in FINAL if step.value == job.status]
@@ -132,6 +133,8 @@ class Checked(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everything ends, its time passes, and nothing is left."""
+        for job_id, model in self.models.items():
+            self.check_record(job_id, model)  # also where no pulse says that there is something to see
         for job_id in self.models:
             self.ledger.request_cancel(job_id)
         self.bench.advance(POLICY.lease_seconds)
@@ -163,7 +166,10 @@ def check_keys(server: redis.Redis, prefix: str, models: Mapping[str, Model]) ->
         return {job_id for job_id, model in models.items() if model.status in states}
 
     def members(*names: str) -> list[str]:
-        found: Any = [server.zrange(prefix + name, 0, -1) for name in names]
+        with server.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.zrange(prefix + name, 0, -1)
+            found = pipeline.execute()
         return sorted(member for of_one in found for member in of_one)
 
     def take(kind: str) -> set[str]:
