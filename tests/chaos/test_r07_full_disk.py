@@ -12,7 +12,7 @@ from pathlib import Path
 from ascribe.errors import StorageFailed
 from ascribe.job import Job, JobState, Phase
 from ascribe.spec import JobSpec
-from ascribe.store import Damaged, Files, Store
+from ascribe.store import Damaged, Store
 from ascribe.store.pins import LOCK
 from tests.chaos.bench import ChaosBench, group_members
 from tests.chaos.outcome import Fact, Outcome, Scenario
@@ -140,7 +140,7 @@ def try_out(bench: ChaosBench, fault: Fault, spec: JobSpec, found: Found) -> Ite
 
 def leftovers(cache: Path) -> Iterator[str]:
     """What is on the disk and is not the whole of something."""
-    files = Files(cache, remote=None, make_room=lambda _bytes: None)
+    files = Store(cache, max_bytes=None).files
     for path in cache.rglob("*"):
         if path.name.startswith(".") and path.name != LOCK:
             yield f"{path.name} was left behind"
