@@ -8,6 +8,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 from ascribe.errors import Expired, NotFound, NotReady, QueueUnavailable, StorageFailed
+from ascribe.job import Job
 from ascribe.ledger.base import Ledger
 from ascribe.result import TOP
 from ascribe.results.files import job_of
@@ -44,21 +45,25 @@ def sweep(ledger: Ledger, files: Remote, *, age: timedelta = SAFE_AGE) -> int:
 def is_result(ledger: Ledger, job_id: str, name: str) -> bool:
     """Whether the job was committed with this file. Raises QueueUnavailable."""
     try:
-        result = ledger.get(job_id).result
+        return _has_file(ledger.get(job_id), name)
     except NotFound:
         return False
-    return result is not None and result.stored is not None and result.stored.name == name
 
 
 def _needed(ledger: Ledger, job_id: str, name: str) -> bool:
     """Whether it is a result that can still be read, or may become one."""
     try:
-        if not ledger.get(job_id).status.terminal:
+        job = ledger.get(job_id)
+        if not job.status.terminal:
             return True
         ledger.read_range(job_id, [TOP], 0, 1)
     except (NotFound, NotReady, Expired):
         return False
-    return is_result(ledger, job_id, name)
+    return _has_file(job, name)
+
+
+def _has_file(job: Job, name: str) -> bool:
+    return job.result is not None and job.result.stored is not None and job.result.stored.name == name
 
 
 class Sweeper:

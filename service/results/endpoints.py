@@ -37,7 +37,7 @@ _AS_FILE = {"schema": {"type": "string", "format": "binary"}}
             "headers": header("Content-Disposition", "Of a file: its name.") | TAG,
         },
         **UNCHANGED,
-        **problems(400, 401, 404, 406, 410, 422, 503),
+        **problems(400, 401, 404, 406, 410, 422, 500, 503),
     },
 )
 def get_scores(
