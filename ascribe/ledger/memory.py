@@ -14,6 +14,8 @@ from ascribe.ledger.memory_parts import MemoryParts
 from ascribe.ledger.totals import FINISHED, HANDED_BACK, LEASE_LOST, of_result
 from ascribe.ledger.values import (
     MAX_BACKOFF_SECONDS,
+    MOST_DOUBLINGS,
+    RUNG_AGAIN,
     Call,
     Claim,
     Created,
@@ -206,11 +208,26 @@ class MemoryLedger(MemoryParts):
                     elif entry.job.status == JobState.FAILED:
                         failed.append(job_id)
                 if entry.job.status == JobState.QUEUED and self._clock() >= entry.ring_due:
-                    entry.ring_due = self._again(entry.rings)
-                    entry.rings += 1
-                    rings.append(Ring(job_id, entry.job.attempt, entry.spec.queue, entry.spec.priority))
+                    rings += self._ring(entry)
                 calls += self._calls(entry)
             return Reconciled(tuple(rings), tuple(requeued), tuple(failed), tuple(calls))
+
+    def _ring(self, entry: Entry) -> list[Ring]:
+        if entry.rings and self._waiting_before(entry) >= RUNG_AGAIN:
+            entry.ring_due = self._again(MOST_DOUBLINGS)
+            return []
+        entry.ring_due = self._again(entry.rings)
+        entry.rings += 1
+        return [Ring(entry.job.id, entry.job.attempt, entry.spec.queue, entry.spec.priority)]
+
+    def _waiting_before(self, entry: Entry) -> int:
+        place = (entry.queued_at, entry.job.id)
+        return sum(
+            other.job.status == JobState.QUEUED
+            and other.spec.queue == entry.spec.queue
+            and (other.queued_at, other.job.id) < place
+            for other in self._entries.values()
+        )
 
     def _calls(self, entry: Entry) -> list[Call]:
         work, spec = entry.work, entry.spec
@@ -222,7 +239,7 @@ class MemoryLedger(MemoryParts):
         return [Call(entry.job.id, spec.queue, spec.priority)] * min(len(work.open(self._clock())), len(live) - 1)
 
     def _again(self, sent: int) -> float:
-        return self._clock() + self._policy.ring_again_seconds * 2.0 ** min(sent, 4)
+        return self._clock() + self._policy.ring_again_seconds * 2.0 ** min(sent, MOST_DOUBLINGS)
 
     # -- the rules behind them --------------------------------------------------------------------------------
     def _ended_before(self, claim: Claim, *outcomes: str) -> bool:

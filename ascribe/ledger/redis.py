@@ -17,6 +17,7 @@ from ascribe.ledger.redis_record import pairs, to_calls, to_fields, to_job, to_r
 from ascribe.ledger.totals import of_result
 from ascribe.ledger.values import (
     MAX_BACKOFF_SECONDS,
+    RUNG_AGAIN,
     Claim,
     Created,
     IdempotencyKey,
@@ -134,6 +135,7 @@ class RedisLedger(RedisParts):
             ms(policy.record_ttl_seconds),
             messages.worker_lost("{attempts}").model_dump_json(),
             RECONCILE_BATCH,
+            RUNG_AGAIN,
         )
         return Reconciled(
             rings=tuple(map(to_ring, rings)),

@@ -12,6 +12,7 @@ from ascribe.errors import Conflict, Expired, IdempotencyReused, InternalError, 
 from ascribe.job import JobState
 from ascribe.ledger.base import Claim, IdempotencyKey, JobFilter, LeaseLost, Ledger, Policy, Ring, WorkerInfo
 from ascribe.ledger.ids import new_job_id
+from ascribe.ledger.values import MOST_DOUBLINGS, RUNG_AGAIN
 from ascribe.view import SpecView
 from tests.conformance.conftest import MakeBench
 from tests.support.ledger import (
@@ -556,6 +557,18 @@ def test_rings_of_a_job_that_waits_long_get_rarer(make_bench: MakeBench) -> None
 
     assert counts[:2] == [1, 1]
     assert sum(counts) <= 5
+
+
+def test_only_the_first_of_a_long_queue_are_rung_again(make_bench: MakeBench) -> None:
+    bench = make_bench(Policy(ring_again_seconds=0.2))
+    jobs = [create(bench.ledger) for _ in range(RUNG_AGAIN + 3)]
+    assert [ring.job_id for ring in rings(bench.ledger)] == jobs
+    bench.advance(0.2)
+    assert [ring.job_id for ring in rings(bench.ledger)] == jobs[:RUNG_AGAIN]
+    for job_id in jobs[:RUNG_AGAIN]:
+        claim(bench.ledger, job_id)
+    bench.advance(0.2 * 2**MOST_DOUBLINGS)
+    assert [ring.job_id for ring in rings(bench.ledger)] == jobs[RUNG_AGAIN:]
 
 
 def test_an_expired_lease_queues_the_job_again(bench: Bench) -> None:
