@@ -13,7 +13,7 @@ import yaml
 from ascribe.settings import ServiceSettings, WorkerSettings
 from service.__main__ import STOP_SECONDS
 from service.metrics.collector import LedgerCollector
-from tests.support.ledger import MemoryBench, POLICY
+from tests.support.ledger import POLICY, MemoryBench
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ServiceSettings.model_fields | WorkerSettings.model_fields
