@@ -224,7 +224,7 @@ class LedgerMachine(Checked):
                 model.finish(part)
 
     # -- time -------------------------------------------------------------------------------------------------
-    @rule(units=st.sampled_from([0, 7, 61, 61, 501]), renewing=MOSTLY, reconciling=MOSTLY)
+    @rule(units=st.sampled_from([0, 31, 31, 61, 501]), renewing=MOSTLY, reconciling=MOSTLY)
     def time_passes(self, units: int, renewing: bool, reconciling: bool) -> None:
         self.bench.advance(units * UNIT_SECONDS)
         self.now += units * UNIT_SECONDS
