@@ -15,7 +15,15 @@ from ascribe.ledger.redis_reader import LAYOUT as LAYOUT
 from ascribe.ledger.redis_reader import WORKER_INFO, digest
 from ascribe.ledger.redis_record import pairs, to_calls, to_fields, to_job, to_ring
 from ascribe.ledger.totals import of_result
-from ascribe.ledger.values import MAX_BACKOFF_SECONDS, Claim, Created, IdempotencyKey, Reconciled, WorkerInfo
+from ascribe.ledger.values import (
+    MAX_BACKOFF_SECONDS,
+    Claim,
+    Created,
+    IdempotencyKey,
+    Reconciled,
+    WorkerInfo,
+    model_key,
+)
 from ascribe.result import Manifest
 from ascribe.spec import JobSpec
 
@@ -38,6 +46,9 @@ class RedisLedger(RedisParts):
             idempotency.fingerprint if idempotency else "",
             ms(self._policy.idempotency_ttl_seconds),
             self._policy.max_queued_jobs,
+            spec.queue,
+            spec.priority,
+            model_key(spec.model),
             *to_fields(spec, retry_of),
         )
         if outcome == b"reused":

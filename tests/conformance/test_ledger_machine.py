@@ -36,6 +36,7 @@ from tests.support.ledger_machine import (
 )
 from tests.support.ledger_model import LEASED, Model, PartModel, WorkModel
 
+ENDS = ("commit", "fail", "cancelled", "hand_back")
 THEN = st.sampled_from(["hold", "hold", "finish", "drop"])
 ASKED = st.sampled_from(SPECS)
 NAMES = st.lists(st.sampled_from(PARTS), unique=True, min_size=1)
@@ -48,12 +49,18 @@ class LedgerMachine(Checked):
         """Every history has a job that runs and shares its work, or little would happen in most."""
         job_id = self.add(asked)
         self.check_claim(job_id, 1, "")
-        self.check_offer(self.claims[0], names, "env")
+        self.check_offer(self.claims[-1], names, "env")
 
-    @precondition(lambda self: len(self.models) < 4)
-    @rule(asked=ASKED)
-    def create(self, asked: JobSpec) -> None:
-        self.add(asked)
+    @precondition(lambda self: len(self.models) < 6)
+    @rule(waiting=st.lists(ASKED, min_size=1, max_size=3))
+    def create(self, waiting: list[JobSpec]) -> None:
+        for asked in waiting:
+            self.add(asked)
+
+    @precondition(lambda self: len(self.models) < 6)
+    @rule(asked=ASKED, names=NAMES)
+    def begin_another(self, asked: JobSpec, names: list[str]) -> None:
+        self.begin(asked, names)
 
     def add(self, asked: JobSpec) -> str:
         job_id = new_job_id()
@@ -62,19 +69,24 @@ class LedgerMachine(Checked):
         return job_id
 
     @precondition(lambda self: self.models)
-    @rule(data=st.data())
-    def request_cancel(self, data: st.DataObject) -> None:
-        job_id, model = self.pick_job(data, among=JobState.RUNNING)
+    @rule(data=st.data(), how=st.sampled_from(["cancel", "delete", *ENDS]))
+    def stop(self, data: st.DataObject, how: str) -> None:
+        """One rule for all ways to stop a job, so that in most steps none is."""
+        if how == "cancel":
+            self.check_cancel(*self.pick_job(data, JobState.RUNNING))
+        elif how == "delete":
+            self.check_delete(*self.pick_job(data, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
+        elif self.claims:
+            self.check_end(*self.pick_claim(data), how)
+
+    def check_cancel(self, job_id: str, model: Model) -> None:
         self.ledger.request_cancel(job_id)
         if model.status == JobState.QUEUED:
             model.end(JobState.CANCELLED, self.now)
         elif model.status == JobState.RUNNING:
             model.status = JobState.CANCELLING
 
-    @precondition(lambda self: self.models)
-    @rule(data=st.data())
-    def delete(self, data: st.DataObject) -> None:
-        job_id, model = self.pick_job(data)
+    def check_delete(self, job_id: str, model: Model) -> None:
         if model.status.terminal:
             self.ledger.delete(job_id)
             del self.models[job_id]
@@ -83,11 +95,12 @@ class LedgerMachine(Checked):
                 self.ledger.delete(job_id)
 
     # -- workers ----------------------------------------------------------------------------------------------
-    @precondition(lambda self: self.models)
-    @rule(data=st.data(), right=MOSTLY, warm=st.sampled_from(["", *MODELS]))
-    def claim(self, data: st.DataObject, right: bool, warm: str) -> None:
-        job_id, model = self.pick_job(data, among=JobState.QUEUED)
-        self.check_claim(job_id, model.attempt if right else model.attempt + 1, warm)
+    @precondition(lambda self: any(model.status == JobState.QUEUED for model in self.models.values()))
+    @rule(data=st.data(), right=MOSTLY, warm=st.lists(st.sampled_from(["", *MODELS]), min_size=1, max_size=3))
+    def claim(self, data: st.DataObject, right: bool, warm: list[str]) -> None:
+        job_id, model = self.pick_job(data, JobState.QUEUED)
+        for loaded in warm:
+            self.check_claim(job_id, model.attempt if right else model.attempt + 1, loaded)
 
     def check_claim(self, job_id: str, attempt: int, warm: str) -> None:
         model = self.models[job_id]
@@ -127,19 +140,16 @@ class LedgerMachine(Checked):
                 assert cancel == (model.status == JobState.CANCELLING)
                 model.lease_until = self.now + POLICY.lease_seconds
 
-    @precondition(lambda self: self.claims)
-    @rule(data=st.data(), how=st.sampled_from(["commit", "fail", "cancelled", "hand_back"]))
-    def end(self, data: st.DataObject, how: str) -> None:
-        claim, model = self.pick_claim(data)
+    def check_end(self, claim: Claim, model: Model, how: str) -> None:
         match how:
             case "commit":
                 cancelled = model.status in (JobState.CANCELLING, JobState.CANCELLED)
                 to = JobState.CANCELLED if cancelled else JobState.SUCCEEDED
                 if model.owns(claim):
                     self.ledger.stage(claim, "mean", [b"%d" % claim.fence])
-                self.check_end(claim, model, to, lambda: self.ledger.commit(claim, manifest("mean")))
+                self.check_said_so(claim, model, to, lambda: self.ledger.commit(claim, manifest("mean")))
             case "fail":
-                self.check_end(claim, model, JobState.FAILED, lambda: self.ledger.fail(claim, ERROR))
+                self.check_said_so(claim, model, JobState.FAILED, lambda: self.ledger.fail(claim, ERROR))
             case "cancelled" if model.owns(claim) and model.status == JobState.RUNNING:
                 with pytest.raises(Conflict):
                     self.ledger.cancelled(claim)
@@ -150,9 +160,9 @@ class LedgerMachine(Checked):
                 pass  # the model does not remember how earlier attempts ended
             case _:
                 call = self.ledger.cancelled if how == "cancelled" else self.ledger.hand_back
-                self.check_end(claim, model, JobState.CANCELLED, lambda: call(claim))
+                self.check_said_so(claim, model, JobState.CANCELLED, lambda: call(claim))
 
-    def check_end(self, claim: Claim, model: Model, to: JobState, call: Callable[[], None]) -> None:
+    def check_said_so(self, claim: Claim, model: Model, to: JobState, call: Callable[[], None]) -> None:
         # Said again by the one who said it is no error, and changes nothing.
         with refused_unless(model.owner is claim and model.status in (*LEASED, to)):
             call()
@@ -218,19 +228,22 @@ class LedgerMachine(Checked):
                 model.finish(part)
 
     # -- time -------------------------------------------------------------------------------------------------
-    @rule(units=st.sampled_from([7, 61, 61, 501]), then_reconcile=st.booleans())
-    def time_passes(self, units: int, then_reconcile: bool) -> None:
+    @rule(units=st.sampled_from([0, 31, 31, 61, 501]), renewing=MOSTLY, reconciling=MOSTLY)
+    def time_passes(self, units: int, renewing: bool, reconciling: bool) -> None:
         self.bench.advance(units * UNIT_SECONDS)
         self.now += units * UNIT_SECONDS
+        for model in self.models.values():
+            if renewing and model.owner and model.status in LEASED:
+                self.ledger.renew(model.owner)
+                model.lease_until = self.now + POLICY.lease_seconds
         gone = [job_id for job_id, model in self.models.items() if model.expired(self.now)]
         for job_id in gone:
             del self.models[job_id]
             with pytest.raises(NotFound):
                 self.ledger.get(job_id)
-        if gone or then_reconcile:
+        if gone or reconciling:
             self.reconcile()
 
-    @rule()
     def reconcile(self) -> None:
         late = {i: m for i, m in self.models.items() if m.status in LEASED and m.lease_until <= self.now}
         for model in late.values():

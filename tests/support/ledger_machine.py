@@ -30,10 +30,11 @@ POLICY = Policy(
     record_ttl_seconds=500.5 * UNIT_SECONDS,
     idempotency_ttl_seconds=400.5 * UNIT_SECONDS,
 )
+# Mostly of one queue and priority, where a claim has a choice.
 SPECS = [
-    spec(base, queue=queue, priority=priority)
-    for base in ("minilm", "bert")
-    for queue, priority in (("cpu", "normal"), ("cpu", "high"), ("gpu", "normal"))
+    *(spec(base) for base in ("minilm", "bert", "minilm", "bert")),
+    spec(queue="gpu"),
+    spec(priority="high"),
 ]
 MODELS = sorted({model_key(one.model) for one in SPECS})
 ENVIRONMENTS = ("env", "another")
@@ -61,9 +62,9 @@ class Checked(RuleBasedStateMachine):
                 info = WorkerInfo(name, queue, {}, "sdpa", 4096, 256, queue, environment)
                 self.ledger.register_worker(info, 1e6 * UNIT_SECONDS)
 
-    def pick_job(self, data: st.DataObject, *, among: JobState | None = None) -> tuple[str, Model]:
-        """One in this state, where there is one, and mostly so."""
-        ids = [job_id for job_id, model in self.models.items() if model.status == among]
+    def pick_job(self, data: st.DataObject, *among: JobState) -> tuple[str, Model]:
+        """One in these states, where there is one, and mostly so."""
+        ids = [job_id for job_id, model in self.models.items() if model.status in among]
         mostly = data.draw(MOSTLY)
         job_id = data.draw(st.sampled_from(sorted(ids if ids and mostly else self.models)))
         return job_id, self.models[job_id]
@@ -85,8 +86,9 @@ class Checked(RuleBasedStateMachine):
     # -- what must hold ---------------------------------------------------------------------------------------
     @invariant()
     def what_is_read_is_what_the_model_says(self) -> None:
-        for job_id, model in self.models.items():
-            self.check_record(job_id, model)
+        for (job_id, model), pulse in zip(self.models.items(), self.ledger.pulses(list(self.models)), strict=True):
+            if pulse != model.pulse:
+                self.check_record(job_id, model)
             self.check_result(job_id, model)
             if model.owner is not None and model.status in LEASED:
                 work = model.work or WorkModel("", 0, {})
@@ -111,9 +113,9 @@ class Checked(RuleBasedStateMachine):
         if model.seen is not None and model.seen != job:
             assert job.revision > model.seen.revision
         model.seen = job
-        (pulse,) = self.ledger.pulses([job_id])
+        (model.pulse,) = self.ledger.pulses([job_id])
         events = self.ledger.events(job_id)
-        assert pulse == Pulse(job.status, job.revision, events[-1].id)
+        assert model.pulse == Pulse(job.status, job.revision, events[-1].id)
         assert [event.id for event in events] == list(range(1, len(events) + 1))
         final = [event.type for event in events if event.type in FINAL]
         assert final == [step for step in FINAL if step.value == job.status]
@@ -132,6 +134,8 @@ class Checked(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Everything ends, its time passes, and nothing is left."""
+        for job_id, model in self.models.items():
+            self.check_record(job_id, model)  # also where no pulse says that there is something to see
         for job_id in self.models:
             self.ledger.request_cancel(job_id)
         self.bench.advance(POLICY.lease_seconds)
@@ -163,7 +167,10 @@ def check_keys(server: redis.Redis, prefix: str, models: Mapping[str, Model]) ->
         return {job_id for job_id, model in models.items() if model.status in states}
 
     def members(*names: str) -> list[str]:
-        found: Any = [server.zrange(prefix + name, 0, -1) for name in names]
+        with server.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.zrange(prefix + name, 0, -1)
+            found = pipeline.execute()
         return sorted(member for of_one in found for member in of_one)
 
     def take(kind: str) -> set[str]:

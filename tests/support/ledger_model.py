@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ascribe.job import Job, JobState
-from ascribe.ledger.base import Claim, Part, Policy, Standing, model_key
+from ascribe.ledger.base import Claim, Part, Policy, Pulse, Standing, model_key
 from ascribe.spec import JobSpec
 
 LEASED = (JobState.RUNNING, JobState.CANCELLING)
@@ -59,6 +59,7 @@ class Model:
     work: WorkModel | None = None
     last_token: int = 0
     """Of this fence."""
+    pulse: Pulse | None = None
     seen: Job | None = None
     final: Job | None = None
 
