@@ -18,7 +18,8 @@ AscribeError
 ├── NonFinite               failed job: a loss, gradient, curvature or solution is not finite
 ├── SolveFailed             failed job: a solve ended without a usable solution
 ├── OutOfMemory             failed job: model, batch or block does not fit
-├── StorageFailed           failed job: the cache directory refused a write or a read
+├── StorageFailed           503, failed job: a folder or the shared store refused a write or a read; retry
+│   └── NoRoom              the same, because it is full
 ├── WorkerLost              failed job: attempts are used up, each ended without a word
 └── InternalError           a fault of ours; the log has the traceback
 
@@ -130,7 +131,11 @@ class OutOfMemory(AscribeError):
 
 
 class StorageFailed(AscribeError):
-    code, title, retryable = "storage", "Storage failed", True
+    code, title, status, retryable = "storage", "Storage failed", 503, True
+
+
+class NoRoom(StorageFailed):
+    pass
 
 
 class WorkerLost(AscribeError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, Secret, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ascribe.spec import Queue
@@ -16,15 +18,45 @@ def _redis_scheme(url: object) -> object:
     return "redis" + url.removeprefix("valkey") if isinstance(url, str) and url.startswith("valkey") else url
 
 
+_STORES = {"file": "fsspec", "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs"}
+"""Schemes of stores in which a file appears as a whole, and the package that speaks to each."""
+
+
+def _usable_store(url: str) -> str:
+    if not url:
+        return url
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in _STORES:
+        raise ValueError(f"must begin with one of {', '.join(f'{name}://' for name in _STORES)}")
+    if scheme == "file" and not rest.startswith("/"):
+        raise ValueError("must name a folder from the root: file:///folder")
+    package = _STORES[scheme]
+    if importlib.util.find_spec(package) is None:
+        extra = "ascribe[s3]" if package == "s3fs" else package
+        raise ValueError(f"{scheme}:// needs the package {package}: pip install '{extra}'")
+    return url
+
+
+def _json_object(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError:
+        raise ValueError("must be a JSON object") from None  # theirs would quote it
+
+
 LogFormat = Literal["auto", "json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 RedisUrl = Annotated[str, BeforeValidator(_redis_scheme)]
+StoreOptions = Annotated[Secret[dict[str, Any]], BeforeValidator(_json_object)]
+StoreUrl = Annotated[str, AfterValidator(_usable_store)]
 
 
 class Settings(BaseSettings):
     """What service and worker must agree on."""
 
-    model_config = SettingsConfigDict(env_prefix="ASCRIBE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="ASCRIBE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     redis_url: RedisUrl = "redis://127.0.0.1:6379/0"
     redis_timeout_seconds: float = Field(default=3, gt=0)
@@ -34,6 +66,13 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(default="auto", description="auto: for people on a terminal, else JSON lines.")
     log_level: LogLevel = "info"
     uploads_dir: Path = Path(".ascribe/uploads")
+    store_url: StoreUrl = Field(
+        default="", description="Where all machines keep shards, uploads and large results; empty: local folders alone."
+    )
+    store_options: StoreOptions = Field(
+        default=Secret({}), description="JSON for the store's file system: endpoint_url, key, secret and the like."
+    )
+    store_timeout_seconds: float = Field(default=30, gt=0, description="Silence of the store that counts as failing.")
 
     lease_seconds: float = Field(default=60, gt=0, description="A running job not renewed for so long is taken away.")
     stall_seconds: float = Field(

@@ -30,6 +30,7 @@ from benchmarks import (
     schulz,
     scoring,
     synthetic,
+    throughput,
 )
 from benchmarks.cells import Study
 from benchmarks.result import Row, machine, save, show
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[Subject, Sizes], Iterator[Row]]] = {
     "reuse": reuse.measure,
     "queries": queries.measure,
     "latency": latency.measure,
+    "throughput": throughput.measure,
 }
 STUDIES: dict[str, Study] = {
     "synthetic": synthetic.study,

@@ -1,4 +1,4 @@
-"""A real Valkey server for every test that wants one."""
+"""A real Valkey server and a real S3 server for every test that wants one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from ascribe.embedded.server import free_port, start_server
+from tests.support.objectstore import ObjectStore, running_object_store
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,10 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """Shared by the whole session: use a prefix of your own below its ``url``."""
+    with running_object_store(tmp_path_factory.mktemp("weed")) as store:
+        yield store

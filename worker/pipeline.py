@@ -40,6 +40,7 @@ from ascribe.settings import WorkerSettings
 from ascribe.sources.rows import Labels, Rows
 from ascribe.spec import AutoSolver, JobSpec
 from ascribe.store import Store
+from ascribe.store.remote import open_remote
 from worker import memory
 from worker.blocks import SolvedBlocks, solve_blocks
 from worker.curvatures.choose import open_curvatures
@@ -81,6 +82,7 @@ class Bench:
             self.settings.cache_dir,
             max_bytes=self.settings.cache_max_bytes,
             reserve_bytes=self.settings.cache_reserve_bytes,
+            remote=open_remote(self.settings),
         )
 
 

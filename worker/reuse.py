@@ -19,7 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ascribe.errors import StorageFailed
+from ascribe.errors import NoRoom, StorageFailed
 from ascribe.fingerprint import curvature_fingerprint, solution_fingerprint
 from ascribe.result import Reuse
 from ascribe.spec import JobSpec
@@ -48,7 +48,11 @@ class Kept:
         self.found = self._damaged = 0
 
     def find(self, block: int) -> Saved | None:
-        """What an earlier job left for this block, whole; its tensors are views into the file."""
+        """What an earlier job left for this block, whole; its tensors are views into the file.
+
+        Raises:
+            StorageFailed: the store that machines share fails.
+        """
         if self._folder is None:
             return None
         path = self._path(self._folder, block)
@@ -57,6 +61,9 @@ class Kept:
             if facts is None:
                 return None
             tensors = load_file(path)
+        except NoRoom as full:
+            self._refusal = full.detail
+            return None
         except (Damaged, OSError, SafetensorError):
             self._damaged += 1
             return None

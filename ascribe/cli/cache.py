@@ -1,9 +1,13 @@
-"""``ascribe cache``: what workers of this machine keep on disk between jobs. Talks to the folder, not to the API."""
+"""``ascribe cache``: what workers keep between jobs, on this machine's disk or in the store that machines share.
+
+Talks to the folder or the store, not to the API.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,9 +21,9 @@ from ascribe.cli.output import complain, note, print_json, print_table
 from ascribe.client.discovery import find_cache_dir
 
 if TYPE_CHECKING:
-    from ascribe.store import Entry, Store
+    from ascribe.store import Entry
 
-cache = typer.Typer(no_args_is_help=True, help="What workers keep on this machine's disk between jobs.")
+cache = typer.Typer(no_args_is_help=True, help="What workers keep between jobs.")
 
 Folder = Annotated[
     Path | None,
@@ -29,15 +33,20 @@ Folder = Annotated[
         help="The cache directory. Left out: that of the running `ascribe up`, else of the state folder.",
     ),
 ]
+InRemote = Annotated[
+    bool, typer.Option("--remote", help="In place of the folder, the shared store that $ASCRIBE_STORE_URL names.")
+]
 
 
 @cache.command("ls")
-def list_entries(folder: Folder = None, as_json: AsJson = False) -> None:
+def list_entries(folder: Folder = None, remote: InRemote = False, as_json: AsJson = False) -> None:
     """List what is cached, the last used first; entries that a running job reads are in use.
+
+    In the shared store, which does not know who reads: the last written first.
 
     Example: ascribe cache ls
     """
-    entries = _store(folder).entries()[::-1]
+    entries = _holding(folder, remote).entries()[::-1]
     if as_json:
         print_json([_document(entry) for entry in entries])
         return
@@ -50,9 +59,13 @@ def remove_entries(
     keys: Annotated[list[str] | None, typer.Argument(metavar="KEY", help="Keys, or how they begin.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All that no running job reads.")] = False,
     older_than: Annotated[
-        int | None, typer.Option(min=0, max=36500, metavar="DAYS", help="Not used for so many days.")
+        int | None,
+        typer.Option(
+            min=0, max=36500, metavar="DAYS", help="Not used for so many days; in the shared store, not written."
+        ),
     ] = None,
     folder: Folder = None,
+    remote: InRemote = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove entries. A later job computes again what it misses; what a running job reads stays.
@@ -67,14 +80,14 @@ def remove_entries(
     """
     if bool(keys) + everything + (older_than is not None) != 1:
         raise typer.BadParameter("name keys, or give --all, or --older-than DAYS")
-    store = _store(folder)
-    entries = store.entries()
+    holding = _holding(folder, remote)
+    entries = holding.entries()
     if keys:
         entries = _chosen(entries, keys)
     elif older_than is not None:
         before = datetime.now(UTC) - timedelta(days=older_than)
         entries = [entry for entry in entries if entry.used_at < before]
-    removed = [entry for entry in entries if store.remove(entry.kind, entry.key)]
+    removed = [entry for entry in entries if holding.remove(entry)]
     if as_json:
         print_json([_document(entry) for entry in removed])
     else:
@@ -85,15 +98,47 @@ def remove_entries(
         raise typer.Exit(OTHER)
 
 
-def _store(folder: Path | None) -> Store:
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    """Where entries are. ``remove``: False when somebody uses it."""
+
+    entries: Callable[[], Sequence[Entry]]
+    remove: Callable[[Entry], bool]
+
+
+def _holding(folder: Path | None, remote: bool) -> _Holding:
     if os.name == "nt":
         complain("workers run on Linux and macOS: look at their cache from there")
         raise typer.Exit(OTHER)
+    if remote:
+        return _shared()
     from ascribe.store import Store  # only here: the other commands run where there is no fcntl
 
     folder = folder or find_cache_dir()
     note(f"cache directory: {folder}")
-    return Store(folder, max_bytes=None)
+    store = Store(folder, max_bytes=None)
+    return _Holding(store.entries, lambda entry: store.remove(entry.kind, entry.key))
+
+
+def _shared() -> _Holding:
+    from pydantic import ValidationError
+
+    from ascribe.settings import Settings
+    from ascribe.store.remote import open_remote
+    from ascribe.store.shared import remove_shared, shared_entries
+
+    try:
+        store = open_remote(Settings())
+    except ValidationError as error:
+        raise typer.BadParameter("; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())) from None
+    if store is None:
+        raise typer.BadParameter("set ASCRIBE_STORE_URL: it says where the shared store is")
+
+    def remove(entry: Entry) -> bool:
+        remove_shared(store, entry)
+        return True
+
+    return _Holding(lambda: shared_entries(store), remove)
 
 
 def _chosen(entries: Sequence[Entry], beginnings: Sequence[str]) -> list[Entry]:

@@ -9,7 +9,7 @@ from ascribe.settings import Settings
 from ascribe.sources.limits import ReadLimits
 from ascribe.sources.paths import resolve
 from ascribe.sources.reading import DataFile, Format
-from ascribe.sources.uploads import Uploads
+from ascribe.sources.shared_uploads import open_uploads
 from ascribe.spec import DatasetSource, FileSource
 
 SUFFIXES: dict[str, Format] = {
@@ -22,23 +22,37 @@ SUFFIXES: dict[str, Format] = {
 }
 
 
+def check_there(settings: Settings, source: FileSource | DatasetSource, pointer: str) -> None:
+    """Raises what :func:`locate` would, and fetches nothing."""
+    if isinstance(source, DatasetSource):
+        if open_uploads(settings).record(source.id) is None:
+            raise _unknown(pointer)
+    else:
+        locate(settings, source, pointer)
+
+
 def locate(settings: Settings, source: FileSource | DatasetSource, pointer: str) -> DataFile:
     """The file behind ``source``, not opened; ``pointer`` is the source's (``/train/source``).
 
     Raises:
         InvalidInput: nothing there, not a file, outside the data root, or of a format that nothing says.
         LimitExceeded: larger than any file that is read.
+        StorageFailed: the store that machines share fails, or its copy of the dataset is damaged.
     """
     if isinstance(source, DatasetSource):
-        file = Uploads(settings).file(source.id)
+        file = open_uploads(settings).file(source.id)
         if file is None:
-            raise InvalidInput.at(f"{pointer}/id", "not_found", "there is no uploaded dataset with this id")
+            raise _unknown(pointer)
         return file
     path = resolve(settings.data_root, source.path, f"{pointer}/path")
     if not path.is_file():
         raise InvalidInput.at(f"{pointer}/path", "not_a_file", "must be a file of rows")
     ReadLimits.of(settings).check_file_bytes(path.stat().st_size, f"{pointer}/path")
     return DataFile(path, source.format or _format_of(source.path, f"{pointer}/format"))
+
+
+def _unknown(pointer: str) -> InvalidInput:
+    return InvalidInput.at(f"{pointer}/id", "not_found", "there is no uploaded dataset with this id")
 
 
 def _format_of(path: str, pointer: str) -> Format:

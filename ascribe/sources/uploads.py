@@ -3,7 +3,8 @@
     <uploads>/<tenant>/<sha256>/rows.<format>     the bytes as they came
     <uploads>/<tenant>/<sha256>/dataset.json      what is in them
 
-The service writes, the worker reads: both must see the same folder.
+The service writes, the worker reads: both must see the same folder, or the store that machines share
+(:mod:`ascribe.sources.shared_uploads`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
 
+from ascribe.errors import StorageFailed
 from ascribe.settings import Settings
 from ascribe.sources.reading import DataFile, Format
 
 STALE_SECONDS = 86400
-_RECORD = "dataset.json"
+RECORD = "dataset.json"
 
 
 class Uploads:
@@ -39,7 +41,7 @@ class Uploads:
     def record(self, dataset_id: str) -> bytes | None:
         """What was kept beside the rows."""
         try:
-            return (self._folder(dataset_id) / _RECORD).read_bytes()
+            return (self._folder(dataset_id) / RECORD).read_bytes()
         except FileNotFoundError:
             return None
 
@@ -56,18 +58,8 @@ class Uploads:
 
     def keep(self, incoming: Path, dataset_id: str, record: bytes) -> bool:
         """Put the folder in its place, with ``record``. False where the dataset is there already."""
-        (incoming / _RECORD).write_bytes(record)
-        for path in incoming.iterdir():
-            _sync(path)
-        incoming.chmod(0o755)  # a worker may be another user
-        try:
-            incoming.rename(self._folder(dataset_id))
-        except OSError:
-            if self.record(dataset_id) is None:
-                raise
-            return False
-        _sync(self._root)
-        return True
+        (incoming / RECORD).write_bytes(record)
+        return self._place(incoming, dataset_id)
 
     def delete(self, dataset_id: str) -> bool:
         """False where there is none. A worker that is reading it reads on."""
@@ -78,18 +70,43 @@ class Uploads:
                 return False
         return True
 
+    def _place(self, incoming: Path, dataset_id: str) -> bool:
+        for path in incoming.iterdir():
+            _sync(path)
+        incoming.chmod(0o755)  # a worker may be another user
+        try:
+            incoming.rename(self._folder(dataset_id))
+        except OSError:
+            if not self._folder(dataset_id).is_dir():
+                raise
+            return False
+        _sync(self._root)
+        return True
+
     def _folder(self, dataset_id: str) -> Path:
         return self._root / dataset_id.removeprefix("ds_")
 
     def _sweep(self) -> None:
         """Remove what a service that was killed while receiving has left."""
         for folder in self._root.glob(".incoming-*"):
-            try:
-                stale = time.time() - folder.stat().st_mtime > STALE_SECONDS
-            except FileNotFoundError:
-                continue
-            if stale:
+            if unchanged_for(folder, STALE_SECONDS):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def unchanged_for(folder: Path, seconds: float) -> bool:
+    try:
+        return time.time() - folder.stat().st_mtime > seconds
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def uploads_errors() -> Iterator[None]:
+    """What the operating system says of the folder, as StorageFailed."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed("the uploads directory cannot be written: check its disk space and rights") from error
 
 
 def _sync(path: Path) -> None:

@@ -18,10 +18,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ascribe.errors import StorageFailed
+from ascribe.errors import NoRoom
 from ascribe.store.files import Files, storage_errors
 from ascribe.store.pins import LOCK, alone, in_use, pinned
+
+if TYPE_CHECKING:
+    from ascribe.store.remote import Remote
 
 PLAIN = re.compile(r"\w[\w.-]*")
 
@@ -44,11 +48,14 @@ class Store:
         root: made when it is first needed.
         max_bytes: what all entries together may take; None for no limit but the disk's.
         reserve_bytes: disk space that is left free.
+        remote: the store of which this folder holds copies; removing an entry here leaves it there.
     """
 
-    def __init__(self, root: Path, *, max_bytes: int | None, reserve_bytes: int = 0) -> None:
+    def __init__(
+        self, root: Path, *, max_bytes: int | None, reserve_bytes: int = 0, remote: Remote | None = None
+    ) -> None:
         self.root = root
-        self.files = Files()
+        self.files = Files(root, remote, self.make_room)
         self._max_bytes = max_bytes
         self._reserve_bytes = reserve_bytes
 
@@ -105,7 +112,8 @@ class Store:
         Nothing is removed when that would not be enough. One process at a time.
 
         Raises:
-            StorageFailed: they cannot fit; the message has the figures.
+            NoRoom: they cannot fit; the message has the figures.
+            StorageFailed: the folder cannot be changed.
         """
         with storage_errors():
             self.root.mkdir(parents=True, exist_ok=True)
@@ -131,10 +139,10 @@ class Store:
         over_limit = 0 if self._max_bytes is None else held + bytes_needed - self._max_bytes
         return max(over_disk, over_limit)
 
-    def _no_room(self, bytes_needed: int, pinned_bytes: int) -> StorageFailed:
+    def _no_room(self, bytes_needed: int, pinned_bytes: int) -> NoRoom:
         limit = "no limit" if self._max_bytes is None else f"a limit of {_size(self._max_bytes)}"
         free = _size(shutil.disk_usage(self.root).free)
-        return StorageFailed(
+        return NoRoom(
             f"the cache needs {_size(bytes_needed)} more and cannot make room: {limit}, {_size(pinned_bytes)} in use "
             f"by running jobs, {free} free on the disk of which {_size(self._reserve_bytes)} stay free. Use fewer rows "
             "or parameters, wait for running jobs, free disk space, or raise ASCRIBE_CACHE_MAX_BYTES"

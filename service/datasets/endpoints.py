@@ -56,7 +56,7 @@ async def upload_dataset(request: Request, response: Response, settings: Setting
     return dataset
 
 
-@router.get("/datasets/{dataset_id}", operation_id="get_dataset", responses=problems(401, 404))
+@router.get("/datasets/{dataset_id}", operation_id="get_dataset", responses=problems(401, 404, 503))
 def get_dataset(dataset_id: DatasetId, settings: SettingsDep) -> Dataset:
     """What is in an uploaded dataset: rows, bytes, columns."""
     return operations.get(dataset_id, settings)
@@ -66,7 +66,7 @@ def get_dataset(dataset_id: DatasetId, settings: SettingsDep) -> Dataset:
     "/datasets/{dataset_id}",
     operation_id="delete_dataset",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=problems(401, 404),
+    responses=problems(401, 404, 503),
 )
 def delete_dataset(dataset_id: DatasetId, settings: SettingsDep) -> None:
     """Remove an uploaded dataset. A job that still waits to read it will fail; one that has read it goes on."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
 
-from ascribe.errors import Conflict, NotFound, StorageFailed
+from ascribe.errors import Conflict, NotFound
 from ascribe.settings import ServiceSettings
 from ascribe.sources.confined import describe_confined
 from ascribe.sources.limits import ReadLimits
 from ascribe.sources.reading import DataFile, Format
-from ascribe.sources.uploads import Uploads
+from ascribe.sources.shared_uploads import open_uploads
+from ascribe.sources.uploads import Uploads, uploads_errors
 from service.datasets.schemas import Dataset
 
 
@@ -25,10 +25,10 @@ async def receive(body: AsyncIterator[bytes], format_: Format, settings: Service
     Raises:
         InvalidInput: the bytes are no whole file of this format; pointers such as ``/rows/123``. Nothing is kept.
         Conflict: the same bytes are there as another format.
-        StorageFailed: the disk refuses them.
+        StorageFailed: the disk or the shared store refuses them.
     """
-    uploads = Uploads(settings)
-    with _storage_errors(), uploads.incoming() as folder:
+    uploads = open_uploads(settings)
+    with uploads_errors(), uploads.incoming() as folder:
         file = DataFile(folder / f"rows.{format_}", format_)
         dataset_id = f"ds_{await _write(body, file.path)}"
         return await run_in_threadpool(_keep, uploads, folder, file, dataset_id, ReadLimits.of(settings))
@@ -36,7 +36,7 @@ async def receive(body: AsyncIterator[bytes], format_: Format, settings: Service
 
 def get(dataset_id: str, settings: ServiceSettings) -> Dataset:
     """Raises NotFound."""
-    dataset = _find(Uploads(settings), dataset_id)
+    dataset = _find(open_uploads(settings), dataset_id)
     if dataset is None:
         raise NotFound("There is no uploaded dataset with this id.")
     return dataset
@@ -44,8 +44,8 @@ def get(dataset_id: str, settings: ServiceSettings) -> Dataset:
 
 def delete(dataset_id: str, settings: ServiceSettings) -> None:
     """Raises NotFound."""
-    with _storage_errors():
-        if not Uploads(settings).delete(dataset_id):
+    with uploads_errors():
+        if not open_uploads(settings).delete(dataset_id):
             raise NotFound("There is no uploaded dataset with this id.")
 
 
@@ -87,11 +87,3 @@ def _keep(uploads: Uploads, folder: Path, file: DataFile, dataset_id: str, limit
 def _find(uploads: Uploads, dataset_id: str) -> Dataset | None:
     record = uploads.record(dataset_id)
     return None if record is None else Dataset.model_validate_json(record)
-
-
-@contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageFailed("the uploads directory cannot be written: check its disk space and rights") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ascribe.limits import check_cells, check_model, check_solutions
 from ascribe.settings import ServiceSettings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
-from ascribe.sources.locate import locate
+from ascribe.sources.locate import check_there
 from ascribe.sources.rows import Labels, Rows, read_rows
 from ascribe.spec import DatasetSpec, InlineSource, JobSpec
 
@@ -43,6 +43,6 @@ def _rows(
     dataset: DatasetSpec, pointer: str, labels: Labels, settings: ServiceSettings, *, read_files: bool
 ) -> Rows | None:
     if not read_files and not isinstance(dataset.source, InlineSource):
-        locate(settings, dataset.source, f"{pointer}/source")
+        check_there(settings, dataset.source, f"{pointer}/source")
         return None
     return read_rows(settings, dataset, pointer, labels)

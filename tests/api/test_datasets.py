@@ -133,7 +133,7 @@ def test_too_many_rows(start: StartService) -> None:
 
 def test_no_place_to_keep_it(start: StartService, root: Path) -> None:
     (root.parent / "uploads").write_text("a file where a folder is wanted")
-    body = problem(_upload(start(), JSONL), 500, "storage")
+    body = problem(_upload(start(), JSONL), 503, "storage")
     assert body["retryable"]
 
 
@@ -156,3 +156,32 @@ def test_missing_columns_of_a_dataset_are_named(api: Api) -> None:
     body = problem(response, 422, "missing_column", "/train/columns/text")
     assert "id, text, label" in body["detail"]
     assert "s3cr3t" not in response.text
+
+
+# -- a shared store -----------------------------------------------------------------------------------------------
+
+
+def test_two_services_over_one_store(start: StartService, root: Path) -> None:
+    url = f"file://{root.parent}/far"
+    here, there = (start(store_url=url, uploads_dir=root.parent / name) for name in ("here", "there"))
+    dataset = _upload(here, JSONL).json()
+    location = f"/v1/datasets/{dataset['id']}"
+    assert there.get(location).json() == dataset
+    assert _upload(there, JSONL).status_code == 200
+    source = {"source": {"kind": "dataset", "id": dataset["id"]}}
+    assert there.post("/v1/jobs", json=spec_body(train=source)).status_code == 202
+    assert not list((root.parent / "there").rglob("rows.*")), "a POST moves no rows"
+    dry = there.post("/v1/jobs:validate", json=spec_body(train=source)).json()
+    assert dry["train"]["rows"] == 5
+    assert here.delete(location).status_code == 204
+    problem(there.get(location), 404, "not_found")
+    problem(there.post("/v1/jobs", json=spec_body(train=source)), 422, "not_found", "/train/source/id")
+
+
+def test_a_store_that_fails_is_said_to_be_worth_a_retry(start: StartService, root: Path) -> None:
+    (root.parent / "far").write_text("a file where a folder is wanted")
+    client = start(store_url=f"file://{root.parent}/far")
+    response = _upload(client, JSONL)
+    assert problem(response, 503, "storage")["retryable"]
+    assert response.headers["retry-after"]
+    problem(client.get("/v1/datasets/ds_" + "0" * 64), 503, "storage")

@@ -247,4 +247,4 @@ def test_a_file_that_cannot_be_begun_is_a_problem(
 
     monkeypatch.setattr(table, "FEW_ROWS", 5)
     monkeypatch.setattr("service.results.vectors.tempfile.TemporaryFile", full)
-    problem(ask(api, job[0], format="csv", order="opponents"), 500, "storage")
+    problem(ask(api, job[0], format="csv", order="opponents"), 503, "storage")

@@ -12,7 +12,9 @@ from typer.testing import CliRunner, Result
 
 from ascribe.cli import app
 from ascribe.client.discovery import Running, write_running
+from ascribe.settings import Settings
 from ascribe.store import Store
+from ascribe.store.remote import open_remote
 
 A, B = "a" * 64, "ab" * 32
 
@@ -105,3 +107,46 @@ def test_the_folder_is_that_of_the_running_stack(tmp_path: Path, monkeypatch: py
         tmp_path, Running(url="http://127.0.0.1:1", pid=os.getpid(), started_at=datetime.now(UTC), cache_dir=elsewhere)
     )
     assert str(elsewhere) in run("ls").stderr
+
+
+# -- the shared store ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One file of an entry A, written today, and of an entry B, written ten days ago. Returns the cache's folder."""
+    monkeypatch.setenv("ASCRIBE_STORE_URL", f"file://{tmp_path}/far")
+    remote = open_remote(Settings())
+    assert remote is not None
+    (tmp_path / "one").write_bytes(b"x" * 2_000_000)
+    for key in (A, B):
+        remote.put(tmp_path / "one", f"cache/gradients/{key}/one.bin")
+    folder = tmp_path / "far" / "default" / "cache" / "gradients"
+    used = (folder / B / "one.bin").stat().st_mtime - 10 * 86_400
+    os.utime(folder / B / "one.bin", (used, used))
+    return folder
+
+
+def test_ls_of_the_shared_store(shared: Path) -> None:
+    first, second = json.loads(run("ls", "--remote", "--json").stdout)
+    assert (first["key"], second["key"]) == (A, B)
+    assert (first["kind"], first["bytes"], first["in_use"]) == ("gradients", 2_000_000, False)
+
+
+def test_rm_of_the_shared_store_leaves_the_folder(shared: Path, store: Store) -> None:
+    before = listed(store)
+    result = run("rm", "--remote", "--older-than", "7")
+    assert result.exit_code == 0
+    assert "removed 1 entries, 2.00 MB" in result.stderr
+    assert not list((shared / B).iterdir())
+    assert list((shared / A).iterdir())
+    assert listed(store) == before
+
+
+@pytest.mark.parametrize(("url", "said"), [("", "ASCRIBE_STORE_URL"), ("ftp://user:secret@host", "must begin with")])
+def test_no_shared_store(store: Store, monkeypatch: pytest.MonkeyPatch, url: str, said: str) -> None:
+    monkeypatch.setenv("ASCRIBE_STORE_URL", url)
+    result = run("ls", "--remote")
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert "secret" not in result.stderr
