@@ -18,13 +18,17 @@ from ascribe.ledger.base import Call, Ring
 from ascribe.ledger.opening import open_ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import WorkerSettings
-from worker import draining, logs, presence
+from worker import draining, logs, presence, transport
 from worker.environment import worker_info, worker_name
 from worker.mourning import child_died
 
 settings = WorkerSettings()
 app = Celery("ascribe", include=["worker.tasks", logs.__name__])
-app.conf.update(celery_options(settings), task_default_queue=settings.queue)
+app.conf.update(
+    celery_options(settings),
+    task_default_queue=settings.queue,
+    broker_transport=f"{transport.__name__}:{transport.Transport.__name__}",
+)
 
 
 class CeleryDoorbell:

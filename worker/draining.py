@@ -35,6 +35,13 @@ def listen() -> None:
     threading.Thread(target=_listen, name="draining", daemon=True).start()
 
 
+def refuse() -> None:
+    """End this process if it was told to, the message going back into the queue: for another worker, or for the child
+    that takes this one's place where the parent was not told."""
+    if told.is_set():
+        raise SystemExit(0)
+
+
 def _listen() -> None:
     terms = 0
     while True:

@@ -19,7 +19,8 @@ class Mourned(Request):  # type: ignore[misc]  # celery has no annotations
     """
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
-        if isinstance(exc_info.exception.exc, WorkerLostError):
+        error = exc_info.exception
+        if isinstance(getattr(error, "exc", error), WorkerLostError):  # billiard wraps some, with their traceback
             job_id, attempt = self.args
             child_died.send(sender=self, job_id=job_id, attempt=attempt, pid=self.worker_pid)
         super().on_failure(exc_info, *args, **kwargs)

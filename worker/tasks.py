@@ -11,7 +11,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
-from celery.exceptions import Reject
 from celery.signals import worker_process_init
 
 from ascribe.broker import HELP_TASK, RUN_TASK
@@ -39,8 +38,7 @@ def _begin(**_: Any) -> None:
 @shared_task(name=RUN_TASK, Request="worker.mourning:Mourned")  # type: ignore[untyped-decorator]
 def run(job_id: str, attempt: int) -> None:
     """Work on one attempt of a job, if it is still there to be claimed. Safe to run twice."""
-    if draining.told.is_set():
-        raise Reject("this worker is to stop", requeue=True)  # back into the queue, for another one
+    draining.refuse()
     attend(job_id, attempt, equipment())
 
 

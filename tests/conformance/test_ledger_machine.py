@@ -52,12 +52,15 @@ class LedgerMachine(Checked):
         self.check_offer(self.claims[-1], names, "env")
 
     @precondition(lambda self: len(self.models) < 6)
-    @rule(asked=ASKED, names=NAMES, begun=st.booleans())
-    def create(self, asked: JobSpec, names: list[str], begun: bool) -> None:
-        if begun:
-            self.begin(asked, names)
-        else:
+    @rule(waiting=st.lists(ASKED, min_size=1, max_size=3))
+    def create(self, waiting: list[JobSpec]) -> None:
+        for asked in waiting:
             self.add(asked)
+
+    @precondition(lambda self: len(self.models) < 6)
+    @rule(asked=ASKED, names=NAMES)
+    def begin_another(self, asked: JobSpec, names: list[str]) -> None:
+        self.begin(asked, names)
 
     def add(self, asked: JobSpec) -> str:
         job_id = new_job_id()
@@ -93,10 +96,11 @@ class LedgerMachine(Checked):
 
     # -- workers ----------------------------------------------------------------------------------------------
     @precondition(lambda self: any(model.status == JobState.QUEUED for model in self.models.values()))
-    @rule(data=st.data(), right=MOSTLY, warm=st.sampled_from(["", *MODELS]))
-    def claim(self, data: st.DataObject, right: bool, warm: str) -> None:
+    @rule(data=st.data(), right=MOSTLY, warm=st.lists(st.sampled_from(["", *MODELS]), min_size=1, max_size=3))
+    def claim(self, data: st.DataObject, right: bool, warm: list[str]) -> None:
         job_id, model = self.pick_job(data, JobState.QUEUED)
-        self.check_claim(job_id, model.attempt if right else model.attempt + 1, warm)
+        for loaded in warm:
+            self.check_claim(job_id, model.attempt if right else model.attempt + 1, loaded)
 
     def check_claim(self, job_id: str, attempt: int, warm: str) -> None:
         model = self.models[job_id]
@@ -224,7 +228,7 @@ class LedgerMachine(Checked):
                 model.finish(part)
 
     # -- time -------------------------------------------------------------------------------------------------
-    @rule(units=st.sampled_from([0, 7, 61, 61, 501]), renewing=MOSTLY, reconciling=MOSTLY)
+    @rule(units=st.sampled_from([0, 31, 31, 61, 501]), renewing=MOSTLY, reconciling=MOSTLY)
     def time_passes(self, units: int, renewing: bool, reconciling: bool) -> None:
         self.bench.advance(units * UNIT_SECONDS)
         self.now += units * UNIT_SECONDS

@@ -49,6 +49,7 @@ CALLS: dict[str, Callable[[Ledger, Claim], object]] = {
     "fail": lambda ledger, one: ledger.fail(one, ERROR),
     "cancelled": lambda ledger, one: ledger.cancelled(one),
     "hand_back": lambda ledger, one: ledger.hand_back(one),
+    "mourn": lambda ledger, one: ledger.mourn(one.job_id, 1, "w1"),
     "offer": lambda ledger, one: ledger.offer(one, "env", ["a"]),
     "take": lambda ledger, one: ledger.take(one.job_id, "w2", "env"),
     "keep": lambda ledger, one: ledger.keep(part_of(one)),

@@ -30,10 +30,11 @@ POLICY = Policy(
     record_ttl_seconds=500.5 * UNIT_SECONDS,
     idempotency_ttl_seconds=400.5 * UNIT_SECONDS,
 )
+# Mostly of one queue and priority, where a claim has a choice.
 SPECS = [
-    spec(base, queue=queue, priority=priority)
-    for base in ("minilm", "bert")
-    for queue, priority in (("cpu", "normal"), ("cpu", "high"), ("gpu", "normal"))
+    *(spec(base) for base in ("minilm", "bert", "minilm", "bert")),
+    spec(queue="gpu"),
+    spec(priority="high"),
 ]
 MODELS = sorted({model_key(one.model) for one in SPECS})
 ENVIRONMENTS = ("env", "another")
