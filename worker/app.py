@@ -19,7 +19,8 @@ from ascribe.ledger.opening import open_ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import WorkerSettings
 from worker import draining, logs, presence, transport
-from worker.environment import worker_info
+from worker.environment import worker_info, worker_name
+from worker.mourning import child_died
 
 settings = WorkerSettings()
 app = Celery("ascribe", include=["worker.tasks", logs.__name__])
@@ -49,7 +50,13 @@ def _start(sender: Any, **_: Any) -> None:
     telling = draining.Telling()
     for thread in (upkeep, here, telling):
         thread.start()
+    here.turn()
     sender.timer.call_repeatedly(presence.TURN_SECONDS, here.turn)
+
+    @child_died.connect(weak=False)  # type: ignore[untyped-decorator]
+    def _mourn(job_id: str, attempt: int, pid: int, **_: Any) -> None:
+        ledger.mourn(job_id, attempt, worker_name(pid))
+        upkeep.nudge()
 
     # In a signal handler: nothing that waits.
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]

@@ -32,7 +32,7 @@ def _begin(**_: Any) -> None:
     draining.listen()
 
 
-@shared_task(name=RUN_TASK)  # type: ignore[untyped-decorator]
+@shared_task(name=RUN_TASK, Request="worker.mourning:Mourned")  # type: ignore[untyped-decorator]
 def run(job_id: str, attempt: int) -> None:
     """Work on one attempt of a job, if it is still there to be claimed. Safe to run twice."""
     if draining.told.is_set():

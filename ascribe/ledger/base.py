@@ -163,6 +163,12 @@ class Ledger(Protocol):
         For a worker that is told to stop. What was staged is dropped. Raises LeaseLost.
         """
 
+    def mourn(self, job_id: str, attempt: int, worker: str) -> None:
+        """The process ``worker`` has died, for certain: if it holds this attempt, its lease ends now.
+
+        For whoever started that process; the next :meth:`reconcile` takes the attempt away as any other lost one.
+        """
+
     # -- shared work ------------------------------------------------------------------------------------------
     # The owner of a running job lays out parts of its work, and any worker of the same environment takes them. A part
     # is a hint: what was computed lies in the content-addressed store, and whoever wants it looks there. All parts

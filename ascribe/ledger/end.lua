@@ -27,6 +27,7 @@ end
 close_attempt(record, outcome)
 if outcome == 'handed_back' then
   tell(record, 'handed_back')
+  count('handed_back', 1)
   next_attempt(record, NOW)
 elseif outcome == 'failed' then
   change(record, 'error', ARGV[5])

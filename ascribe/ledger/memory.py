@@ -11,7 +11,7 @@ from ascribe.ledger import messages
 from ascribe.ledger.chunks import rechunk
 from ascribe.ledger.memory_entry import LEASED, Entry
 from ascribe.ledger.memory_parts import MemoryParts
-from ascribe.ledger.totals import FINISHED, LEASE_LOST, of_result
+from ascribe.ledger.totals import FINISHED, HANDED_BACK, LEASE_LOST, of_result
 from ascribe.ledger.values import (
     MAX_BACKOFF_SECONDS,
     Call,
@@ -181,7 +181,16 @@ class MemoryLedger(MemoryParts):
                 return
             entry.close_attempt("handed_back", self._now())
             entry.tell(EventType.HANDED_BACK, self._now())
+            self._totals[HANDED_BACK] += 1
             self._next_attempt(entry, self._clock())
+
+    def mourn(self, job_id: str, attempt: int, worker: str) -> None:
+        with self._lock:
+            entry = self._entries.get(job_id)
+            if entry and entry.job.status in LEASED:
+                last = entry.job.attempts[-1]
+                if (last.number, last.worker) == (attempt, worker):
+                    entry.lease_until = self._clock()
 
     # -- upkeep -----------------------------------------------------------------------------------------------
     def reconcile(self) -> Reconciled:

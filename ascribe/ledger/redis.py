@@ -108,6 +108,9 @@ class RedisLedger(RedisParts):
         if answer == b"not_cancelling":
             raise messages.not_cancelling()
 
+    def mourn(self, job_id: str, attempt: int, worker: str) -> None:
+        self._scripts.run("mourn", job_id, attempt, worker)
+
     # -- upkeep -----------------------------------------------------------------------------------------------
     def reconcile(self) -> Reconciled:
         policy = self._policy

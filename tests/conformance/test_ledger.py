@@ -565,6 +565,32 @@ def test_an_expired_lease_queues_the_job_again(bench: Bench) -> None:
     assert claim(bench.ledger, old.job_id, attempt=2).fence > old.fence
 
 
+def test_a_worker_that_was_seen_to_die_is_not_waited_for(ledger: Ledger) -> None:
+    mourned, other = running(ledger), running(ledger)
+    cancelling = running(ledger)
+    ledger.request_cancel(cancelling.job_id)
+    for job_id in (mourned.job_id, cancelling.job_id):
+        ledger.mourn(job_id, 1, "w1")
+    ledger.mourn(other.job_id, 1, "w2")
+    ledger.mourn(other.job_id, 2, "w1")
+    ledger.mourn(create(ledger), 1, "w1")
+
+    found = ledger.reconcile()
+
+    assert found.requeued == (mourned.job_id,)
+    assert [attempt.outcome for attempt in ledger.get(mourned.job_id).attempts] == ["lost"]
+    assert ledger.get(cancelling.job_id).status == JobState.CANCELLED
+    assert ledger.get(other.job_id).status == JobState.RUNNING
+
+
+def test_a_late_word_of_a_death_harms_no_later_attempt(ledger: Ledger) -> None:
+    ledger.hand_back(first := running(ledger))
+    claim(ledger, first.job_id, 2)
+    ledger.mourn(first.job_id, 1, "w1")
+    assert ledger.reconcile().requeued == ()
+    ledger.mourn(new_job_id(), 1, "w1")
+
+
 def test_a_job_that_loses_every_worker_fails(bench: Bench) -> None:
     job_id = create(bench.ledger)
     for attempt in range(1, POLICY.max_attempts + 1):

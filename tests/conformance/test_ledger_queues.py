@@ -26,7 +26,7 @@ from tests.support.ledger import (
     succeed,
 )
 
-WARM = model_key(spec(base="bert"))
+WARM = model_key(spec(base="bert").model)
 
 
 # -- handing back ---------------------------------------------------------------------------------------------

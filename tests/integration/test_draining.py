@@ -87,9 +87,9 @@ def test_an_idle_worker_ends_too(bench: ChaosBench) -> None:
     assert _ended(bench.workers[0]) == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
-def test_said_again_it_ends_at_once_and_the_lease_runs_out(bench: ChaosBench, number: signal.Signals) -> None:
-    """The work is silent for a minute: it cannot drain."""
+@pytest.mark.parametrize(("number", "outcome"), [(signal.SIGTERM, "lost"), (signal.SIGQUIT, None)])
+def test_said_again_it_ends_at_once(bench: ChaosBench, number: signal.Signals, outcome: str | None) -> None:
+    """The work is silent for a minute: it cannot drain. After SIGQUIT Celery looks no more: the lease has to tell."""
     job_id, worker = bench.submit(noop_spec(before_stage_ms=60_000)), bench.workers[0]
     await_that(lambda: bench.ledger.get(job_id).status is JobState.RUNNING, "a start", within_seconds=20)
     time.sleep(0.5)
@@ -97,4 +97,13 @@ def test_said_again_it_ends_at_once_and_the_lease_runs_out(bench: ChaosBench, nu
         os.kill(worker.process.pid, again)
         time.sleep(0.5)
     _ended(worker, 10)
-    assert bench.ledger.get(job_id).status is JobState.RUNNING
+    bench.ledger.reconcile()
+    assert _outcomes(bench.ledger.get(job_id)) == [outcome]
+
+
+def test_a_killed_child_is_missed_at_once(bench: ChaosBench) -> None:
+    job_id = _running(bench)
+    os.kill(_child(bench, job_id), signal.SIGKILL)
+    seconds = await_that(lambda: len(bench.ledger.get(job_id).attempts) == 2, "a second attempt", within_seconds=10)
+    print(f"the next attempt began after {seconds:.2f} s, of a lease of {LEASE_SECONDS} s")
+    assert _outcomes(bench.ledger.get(job_id)) == ["lost", None]

@@ -35,7 +35,7 @@ SPECS = [
     for base in ("minilm", "bert")
     for queue, priority in (("cpu", "normal"), ("cpu", "high"), ("gpu", "normal"))
 ]
-MODELS = sorted({model_key(one) for one in SPECS})
+MODELS = sorted({model_key(one.model) for one in SPECS})
 ENVIRONMENTS = ("env", "another")
 LIVE = {("cpu", "env"): 3, ("gpu", "env"): 2, ("cpu", "another"): 1}
 MOSTLY = st.sampled_from([True, True, True, True, False])

@@ -63,7 +63,7 @@ class Model:
     final: Job | None = None
 
     def key(self) -> tuple[str, str, str]:
-        return self.spec.queue, self.spec.priority, model_key(self.spec)
+        return self.spec.queue, self.spec.priority, model_key(self.spec.model)
 
     def owns(self, claim: Claim) -> bool:
         return self.owner is claim and self.status in LEASED
