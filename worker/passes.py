@@ -44,7 +44,12 @@ class SharedPasses:
         train, validation = self.pieces.gradients("train"), self.pieces.gradients("validation")
         with self.reporter.phase(Phase.CACHING_GRADIENTS, train.rows + validation.rows):
             self.rows_by.update(self._complete(train, validation))
-        return Gradients(train), Gradients(validation)
+            both = Gradients(train), Gradients(validation)
+            if train.store.shared and not self.crew.has_company():
+                # All of them will be read here: now, before less needful things take the room.
+                for gradients in both:
+                    list(gradients.shards)
+        return both
 
     def gradients(self, of: Cotangent) -> Gradients:
         """Cached gradients of the train rows. Raises NonFinite, StorageFailed."""

@@ -67,8 +67,9 @@ def test_a_flipped_bit_under_a_warm_worker(workshop: Workshop) -> None:
 
 
 def test_too_many_bytes_are_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
-    workshop = make_workshop(tmp_path, cache_max_bytes=TRAIN * ROW_BYTES - 1)
-    with pytest.raises(StorageFailed, match=f"needs {TRAIN * ROW_BYTES} bytes .* limit of {TRAIN * ROW_BYTES - 1} "):
+    needed = (TRAIN + VALIDATION) * ROW_BYTES
+    workshop = make_workshop(tmp_path, cache_max_bytes=needed - 1)
+    with pytest.raises(StorageFailed, match=f"needs {needed} bytes .* limit of {needed - 1} "):
         workshop.run(make_spec())
     assert workshop.bench.models._model is None
     assert shards(workshop) == []
@@ -178,8 +179,9 @@ def test_another_job_takes_the_room_after_it_was_made(
 def test_a_disk_that_is_full_in_mid_write_leaves_nothing_half_written(workshop: Workshop) -> None:
     with files_no_larger_than(16 * ROW_BYTES // 2), pytest.raises(StorageFailed, match="full"):
         workshop.run(make_spec())
-    (entry,) = workshop.bench.store.entries()
-    assert (entry.bytes, entry.pinned) == (0, False)
-    files = [path.name for path in (workshop.bench.settings.cache_dir / "gradients" / entry.key).iterdir()]
-    assert files == [".lock"]
+    entries = workshop.bench.store.entries()
+    assert [(entry.bytes, entry.pinned) for entry in entries] == [(0, False), (0, False)]
+    for entry in entries:
+        files = [path.name for path in (workshop.bench.settings.cache_dir / "gradients" / entry.key).iterdir()]
+        assert files == [".lock"]
     workshop.run(make_spec())
