@@ -23,7 +23,6 @@ from ascribe.spec import JobSpec
 from tests.support.ledger import ERROR, PROGRESS, MemoryBench, TimelessRedisBench, manifest
 from tests.support.ledger_machine import (
     ENVIRONMENTS,
-    LIVE,
     MODELS,
     MOSTLY,
     PARTS,
@@ -263,19 +262,6 @@ class LedgerMachine(Checked):
             count = calls.pop(Call(job_id, model.spec.queue, model.spec.priority), 0)
             self.check_calls(count, model)
         assert not calls
-
-    def check_calls(self, count: int, model: Model) -> None:
-        work = model.work
-        if model.status != JobState.RUNNING or work is None or not work.unfinished() or work.call_due > self.now:
-            assert count == 0
-            return
-        opened = work.open(self.now).values()
-        fresh = sum(part.takes < POLICY.max_attempts for part in opened)
-        helpers = LIVE.get((model.spec.queue, work.environment), 0) - 1
-        # A part that was taken too often is known to be so once a helper has asked for it.
-        assert max(0, min(fresh, helpers)) <= count <= max(0, min(len(opened), helpers))
-        work.call_due = self.now + POLICY.ring_again_seconds * 2 ** min(work.calls, 4)
-        work.calls += 1
 
 
 def run(machine: Callable[[], LedgerMachine]) -> None:

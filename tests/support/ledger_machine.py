@@ -83,6 +83,19 @@ class Checked(RuleBasedStateMachine):
     def model(self, of: Claim | Part) -> Model:
         return self.models.get(of.job_id) or Model(SPECS[0], POLICY, 0, 0, JobState.FAILED)
 
+    def check_calls(self, count: int, model: Model) -> None:
+        work = model.work
+        if model.status != JobState.RUNNING or work is None or not work.unfinished() or work.call_due > self.now:
+            assert count == 0
+            return
+        opened = work.open(self.now).values()
+        fresh = sum(part.takes < POLICY.max_attempts for part in opened)
+        helpers = LIVE.get((model.spec.queue, work.environment), 0) - 1
+        # A part that was taken too often is known to be so once a helper has asked for it.
+        assert max(0, min(fresh, helpers)) <= count <= max(0, min(len(opened), helpers))
+        work.call_due = self.now + POLICY.ring_again_seconds * 2 ** min(work.calls, 4)
+        work.calls += 1
+
     # -- what must hold ---------------------------------------------------------------------------------------
     @invariant()
     def what_is_read_is_what_the_model_says(self) -> None:
