@@ -1,8 +1,9 @@
-"""R7: the disk is full while a real worker writes shards of gradients."""
+"""R7: the disk is full, or its folder gone, while a real worker writes shards of gradients."""
 
 from __future__ import annotations
 
 import itertools
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -47,7 +48,7 @@ class Found:
 
 
 Fault = Callable[[ChaosBench, JobSpec], Job]
-"""Runs a job on a disk that is full, and returns it once it has ended and there is room again."""
+"""Runs a job into this trouble, and returns it once it has ended and the trouble is over."""
 
 
 def run(folder: Path, sizes: Sizes) -> Outcome:
@@ -61,7 +62,7 @@ def run(folder: Path, sizes: Sizes) -> Outcome:
         "ASCRIBE_CACHE_RESERVE_BYTES": "0",
         "HF_HUB_OFFLINE": "1",
     }
-    faults = {"file size limit": end_of_files}
+    faults = {"file size limit": end_of_files, "removed folder": removed}
     found = Found()
     with ExitStack() as stack:
         try:
@@ -76,7 +77,7 @@ def run(folder: Path, sizes: Sizes) -> Outcome:
             problems = try_out(bench, faults[name], new_spec(bench, f"{name} {number}"), found)
             found.broken += (f"{name}: {problem}" for problem in problems)
     facts: dict[str, Fact] = {
-        "ways to be full": " and ".join(faults),
+        "troubles": ", ".join(faults),
         "failed with storage": found.failed,
         "finished once there was room": found.finished,
         "rows kept from before": found.kept_rows,
@@ -110,6 +111,22 @@ def end_of_disk(bench: ChaosBench, spec: JobSpec) -> Job:
     store = Store(bench.folder / "cache", max_bytes=None)
     for entry in store.entries():
         store.remove(entry.kind, entry.key)
+    job_id = at_shards(bench, spec)
+    with filled(bench.folder / "cache"):
+        return ended(bench, job_id)
+
+
+def removed(bench: ChaosBench, spec: JobSpec) -> Job:
+    """The gradients' folder is taken away under the worker."""
+    job_id = at_shards(bench, spec)
+    taken = (bench.folder / "cache" / "gradients").rename(bench.folder / "cache" / ".taken")
+    job = ended(bench, job_id)
+    shutil.rmtree(taken)
+    return job
+
+
+def at_shards(bench: ChaosBench, spec: JobSpec) -> str:
+    """A job that has written a shard and has more to write."""
     job_id = bench.submit(spec)
 
     def caching() -> bool:
@@ -117,8 +134,7 @@ def end_of_disk(bench: ChaosBench, spec: JobSpec) -> Job:
         return progress is not None and progress.phase is Phase.CACHING_GRADIENTS and progress.done > SHARD_ROWS
 
     await_that(caching, f"{job_id} caches gradients", within_seconds=PATIENCE_SECONDS)
-    with filled(bench.folder / "cache"):
-        return ended(bench, job_id)
+    return job_id
 
 
 def try_out(bench: ChaosBench, fault: Fault, spec: JobSpec, found: Found) -> Iterator[str]:
@@ -154,7 +170,7 @@ def leftovers(cache: Path) -> Iterator[str]:
 
 SCENARIO = Scenario(
     name="R7",
-    title="the disk is full while shards are written: files limited in size, and a small disk filled to the last byte",
+    title="files meet a size limit, a small disk is filled, the folder is removed, while shards are written",
     must="`failed: storage`, nothing half-written visible, space freed; the next job works",
     run=run,
     short=Sizes(rounds=1),
