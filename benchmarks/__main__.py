@@ -30,6 +30,7 @@ from benchmarks import (
     scale,
     schulz,
     scoring,
+    sharing,
     synthetic,
     throughput,
 )
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Subject, Sizes], Iterator[Row]]] = {
     "queries": queries.measure,
     "latency": latency.measure,
     "throughput": throughput.measure,
+    "sharing": sharing.measure,
 }
 STUDIES: dict[str, Study] = {
     "synthetic": synthetic.study,

@@ -62,6 +62,7 @@ def diagnostic_facts(diagnostics: Diagnostics) -> dict[str, object]:
     """How accurate, how expensive."""
     phases = ", ".join(f"{name} {value:.3g}" for name, value in diagnostics.seconds.items() if name != "total")
     reused = ", ".join(f"{kind} {use.reused} of {use.of}" for kind, use in diagnostics.reused.items())
+    shares = [str(rows) for rows in diagnostics.workers.values()]
     cache = ", ".join(f"{name} {use.hit_rows} of {use.rows} rows" for name, use in diagnostics.cache.items())
     return {
         "solve": f"{diagnostics.status}: {diagnostics.advice}",
@@ -76,6 +77,7 @@ def diagnostic_facts(diagnostics: Diagnostics) -> dict[str, object]:
         "peak memory": f"{diagnostics.peak_memory_bytes / 2**20:.0f} MiB",
         "gradients cached": cache,
         "reused": reused or None,
+        "shared by": f"{len(shares)} workers ({', '.join(shares)} rows)" if len(shares) > 1 else None,
         "warnings": "; ".join(diagnostics.warnings) or None,
     }
 
