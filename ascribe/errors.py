@@ -20,6 +20,7 @@ AscribeError
 ├── OutOfMemory             failed job: model, batch or block does not fit
 ├── StorageFailed           503, failed job: a folder or the shared store refused a write or a read; retry
 │   └── NoRoom              the same, because it is full
+├── ResultDamaged           500  stored scores are not what was written; submit the job again
 ├── WorkerLost              failed job: attempts are used up, each ended without a word
 └── InternalError           a fault of ours; the log has the traceback
 
@@ -136,6 +137,10 @@ class StorageFailed(AscribeError):
 
 class NoRoom(StorageFailed):
     pass
+
+
+class ResultDamaged(AscribeError):
+    code, title = "result_damaged", "Result damaged"
 
 
 class WorkerLost(AscribeError):

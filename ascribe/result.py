@@ -19,6 +19,7 @@ PLAIN_PRODUCT = "plain_product"
 TOP_REMOVED = "top_removed"
 TRAIN_ROWS = "train_rows"
 VALIDATION_ROWS = "validation_rows"
+TOP = "top"
 
 
 def validation_vector(index: int) -> str:
@@ -240,6 +241,15 @@ class Summary(Record):
     opponents: tuple[ScoredRow, ...]
 
 
+class StoredVectors(Record):
+    """Score vectors too large for the ledger: a Parquet file on the store, a column a vector."""
+
+    name: str = Field(description="Below the results of the tenant.")
+    bytes: int
+    footer_sha256: str = Field(description="Of the file's end, which says where everything is; pages have checksums.")
+    group_rows: int = Field(description="Rows of a row group, the last one's aside: what is read at once.")
+
+
 class Manifest(Record):
     """The committed result: present only when everything it names can be read."""
 
@@ -248,6 +258,14 @@ class Manifest(Record):
     validation_rows: int
     parameters: int
     vectors: tuple[str, ...] = Field(description="Names of the stored float32 score vectors, each over all train rows.")
+    stored: StoredVectors | None = Field(
+        default=None, description="Where the vectors are; null: in the ledger, as small ones are."
+    )
     diagnostics: Diagnostics
     provenance: Provenance
     summary: Summary
+
+    @property
+    def staged(self) -> tuple[str, ...]:
+        """What must be in the ledger when this is committed."""
+        return self.vectors if self.stored is None else (TOP,)

@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     log_format: LogFormat = Field(default="auto", description="auto: for people on a terminal, else JSON lines.")
     log_level: LogLevel = "info"
     uploads_dir: Path = Path(".ascribe/uploads")
+    results_dir: Path = Field(
+        default=Path(".ascribe/results"),
+        description="Where score vectors too large for Redis go without a store; the same folder for all.",
+    )
     store_url: StoreUrl = Field(
         default="", description="Where all machines keep shards, uploads and large results; empty: local folders alone."
     )
@@ -95,6 +99,9 @@ class Settings(BaseSettings):
 
     max_rows: int = Field(default=1_000_000, ge=1, description="Rows of one dataset.")
     max_cells: int = Field(default=50_000_000, ge=1, description="Stored scores of one job: vectors x train rows.")
+    max_redis_result_bytes: int = Field(
+        default=64 << 20, ge=0, description="Score vectors of one job that Redis keeps; more go to a file."
+    )
     max_row_tokens: int = Field(default=8192, ge=1, le=8192, description="Tokens of one row: bounds model.max_length.")
     max_parameters: int = Field(default=10_000_000, ge=1, description="Entries of one row's gradient.")
     max_solution_bytes: int = Field(

@@ -32,6 +32,7 @@ from benchmarks import (
     scoring,
     sharing,
     synthetic,
+    throughput,
 )
 from benchmarks.cells import Study
 from benchmarks.result import Row, machine, save, show
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Subject, Sizes], Iterator[Row]]] = {
     "reuse": reuse.measure,
     "queries": queries.measure,
     "latency": latency.measure,
+    "throughput": throughput.measure,
     "sharing": sharing.measure,
 }
 STUDIES: dict[str, Study] = {

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ascribe.job import Progress
+from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from worker.pipeline import Bench, run
@@ -32,6 +33,9 @@ class Discard:
         del name
         for _ in chunks:
             pass
+
+    def spill(self, columns: Columns) -> None:
+        """All vectors are staged."""
 
     def announce(self, gradient_fingerprint: str, rows: int) -> None:
         del gradient_fingerprint, rows

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ascribe.errors import AscribeError
 from ascribe.job import Phase
+from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from benchmarks.cells import Cell, cell, seen_on, slug, table
@@ -108,6 +109,9 @@ class Kept:
 
     def stage(self, name: str, chunks: Iterable[bytes]) -> None:
         self.staged[name] = b"".join(chunks)
+
+    def spill(self, columns: Columns) -> None:
+        """All vectors are staged."""
 
     def announce(self, gradient_fingerprint: str, rows: int) -> None:
         del gradient_fingerprint, rows

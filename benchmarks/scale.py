@@ -28,7 +28,7 @@ from ascribe.settings import WorkerSettings
 from ascribe.store import Store
 from benchmarks.cells import Cell, cell, seen_on, table
 from benchmarks.scale_model import Job, Network, Rates, seconds
-from benchmarks.scale_simulation import Fleet, Shards, simulate
+from benchmarks.scale_simulation import Fleet, Outcome, Shards, simulate
 from benchmarks.subject import Subject, demo_subject, load
 from worker import shards as kept
 from worker.curvature.block import build_block
@@ -53,7 +53,7 @@ GPU = Rates(pass_flops=4e14, entry_seconds=2e-11, sum_flops=3e13, factor_flops=1
 STORE_BYTES = 1e10
 """Assumed: an object store that gives 10 GB/s to all workers together."""
 _LEDGER_STEPS = 2000
-LIVES_SECONDS = 4 * 3600.0
+LIVES = 4 * 3600.0
 """Assumed: a worker on a machine that may be taken away lives four hours."""
 
 
@@ -211,51 +211,51 @@ def _foretold_table(cells: dict[tuple[int, int], Cell], sizes: Sizes, rates: Rat
 
 def large_job(folder: Path, measured: Rates) -> Iterator[Table]:
     """1e6 rows of 512 tokens, 100 queries, rank 8, on GPUs as assumed; and the same rows on MiniLM on these cores."""
-    ledger = cell(folder / "ledger.json", _ledger_step)
-    seven = Job(LLAMA, 1_000_000, 100, 8, 512, shard_rows=64)
-    small = Job(MINILM, 1_000_000, 100, 8, 38)
-    for job, rates, host in (
-        (seven, GPU, "H100 (assumed)"),
-        (small, replace(measured, disk_bytes=1e9), "core of this machine (measured rates)"),
-    ):
-        made = table(
-            f"{job.rows:.0e} rows on {job.network.name}, rank {job.rank}, {job.tokens} tokens, {job.queries} queries; "
-            f"a worker is one {host}",
-            "workers", "gradients and sums", "scores", "solve, alone", "whole job", "speed-up", "shards again",
-            "ledger busy", "store busy",
-        )  # fmt: skip
-        first = 0.0
-        for workers in (1, 8, 64):
-            fleet = Fleet(workers, STORE_BYTES, ledger["seconds"], lives_seconds=LIVES_SECONDS)
-            phases, total = _phases(job, rates, fleet)
-            first = first or total
-            gradients, scores = phases
-            made.add_row(
-                str(workers),
-                _span(gradients.seconds),
-                _span(scores.seconds),
-                _span(seconds(job, rates).solve),
-                _span(total),
-                f"{first / total:.1f}",
-                str(gradients.again + scores.again),
-                f"{max(gradients.ledger_busy, scores.ledger_busy):.2%}",
-                f"{max(gradients.store_busy, scores.store_busy):.0%}",
-            )
-        made.caption = (
-            f"{job.row_bytes / 1e6:.2f} MB a row, {job.gradient_bytes / 1e12:.2f} TB of gradients in {job.shards} "
-            f"shards of {job.shard_rows * job.row_bytes / 1e9:.2f} GB; one ledger step {ledger['seconds'] * 1e3:.2f} ms"
+    ledger = cell(folder / "ledger.json", _ledger_step)["seconds"]
+    yield _large_table(Job(LLAMA, 1_000_000, 100, 8, 512, shard_rows=64), GPU, "one H100 (assumed)", ledger)
+    yield _large_table(Job(LLAMA, 1_000_000, 100, 8, 512, shard_rows=2048), GPU, "one H100 (assumed)", ledger)
+    own = replace(measured, disk_bytes=1e9)
+    yield _large_table(Job(MINILM, 1_000_000, 100, 8, 38), own, "one core of this machine (measured rates)", ledger)
+
+
+def _large_table(job: Job, rates: Rates, host: str, ledger_seconds: float) -> Table:
+    made = table(
+        f"{job.rows:.0e} rows on {job.network.name}, rank {job.rank}, {job.tokens} tokens, {job.queries} queries, "
+        f"{job.shard_rows} rows a shard; a worker is {host}",
+        "workers", "gradients", "owner alone", "scores", "whole job", "speed-up", "shards again", "ledger busy",
+        "store busy",
+    )  # fmt: skip
+    first = 0.0
+    for workers in (1, 8, 64):
+        gradients, alone, scores = _phases(job, rates, Fleet(workers, STORE_BYTES, ledger_seconds, lives_seconds=LIVES))
+        total = gradients.seconds + alone + scores.seconds
+        first = first or total
+        made.add_row(
+            str(workers),
+            *map(_span, (gradients.seconds, alone, scores.seconds, total)),
+            f"{first / total:.1f}",
+            str(gradients.again + scores.again),
+            f"{max(gradients.ledger_busy, scores.ledger_busy):.2%}",
+            f"{max(gradients.store_busy, scores.store_busy):.0%}",
         )
-        yield made
+    made.caption = (
+        f"{job.row_bytes / 1e6:.2f} MB a row, {job.gradient_bytes / 1e12:.2f} TB of gradients in {job.shards} shards "
+        f"of {job.shard_bytes / 1e9:.2f} GB, their sums {job.sums_bytes / 1e9:.2f} GB each; one ledger step "
+        f"{ledger_seconds * 1e3:.2f} ms"
+    )
+    return made
 
 
-def _phases(job: Job, rates: Rates, fleet: Fleet) -> tuple[tuple[Any, Any], float]:
+def _phases(job: Job, rates: Rates, fleet: Fleet) -> tuple[Outcome, float, Outcome]:
+    """Gradients, what the job's owner does alone, scores. Sums larger than the shard are left to the owner."""
     told = seconds(job, rates)
-    own = job.gradient_bytes / job.shards / rates.disk_bytes
-    work = (told.gradients + told.sums) / job.shards + own
-    moved = job.gradient_bytes / job.shards
-    gradients = simulate(Shards(job.shards, work, moved + job.sums_bytes), fleet)
-    scores = simulate(Shards(job.shards, told.scores / job.shards + own, moved), fleet)
-    return (gradients, scores), gradients.seconds + told.solve + scores.seconds
+    shared = job.sums_bytes <= job.shard_bytes
+    moving = job.shard_bytes / rates.disk_bytes
+    work = (told.gradients + (told.sums if shared else 0.0)) / job.shards + moving
+    gradients = simulate(Shards(job.shards, work, job.shard_bytes + (job.sums_bytes if shared else 0)), fleet)
+    read = job.shards * min(job.sums_bytes, job.shard_bytes) / min(rates.disk_bytes, fleet.store_bytes)
+    scores = simulate(Shards(job.shards, told.scores / job.shards + moving, job.shard_bytes), fleet)
+    return gradients, read + told.solve + (0.0 if shared else told.sums), scores
 
 
 def _ledger_step() -> Cell:

@@ -58,6 +58,10 @@ class Job:
         return FLOAT32 * self.network.entries(self.rank)
 
     @property
+    def shard_bytes(self) -> int:
+        return self.shard_rows * self.row_bytes
+
+    @property
     def gradient_bytes(self) -> int:
         return self.rows * self.row_bytes
 

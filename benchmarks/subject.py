@@ -33,13 +33,17 @@ class Sizes:
     pollers: int = 200
     seconds: float = 15.0
     """How long each server is polled."""
+    noop_jobs: int = 3000
+    noop_workers: tuple[int, ...] = (1, 2, 4)
 
     def __str__(self) -> str:
         return f"N = {self.rows}, Q = {self.queries}, rows of {self.tokens} tokens and more"
 
 
 FULL = Sizes()
-QUICK = Sizes(rows=24, queries=3, tokens=8, new_queries=2, repeats=1, pollers=20, seconds=1.0)
+QUICK = Sizes(
+    rows=24, queries=3, tokens=8, new_queries=2, repeats=1, pollers=20, seconds=1.0, noop_jobs=40, noop_workers=(1,)
+)
 
 
 @dataclass(frozen=True, slots=True)

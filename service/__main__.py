@@ -17,13 +17,22 @@ from service.doorbell import CeleryDoorbell
 from service.loopback import is_loopback
 from service.watch import Watch
 
+STOP_SECONDS = 25
+"""For requests under way when the service is told to stop: less than the 30 after which a container is killed."""
+
 
 def serve(settings: ServiceSettings) -> None:
     """Compose and run until a signal. Redis may be down: the service starts, and /readyz says so."""
     app = create_app(settings, ledger=open_ledger(settings), doorbell=CeleryDoorbell(settings))
     # Its own logging off: the application says one line a request, and the rest goes where ours goes.
     config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, server_header=False, log_config=None, access_log=False
+        app,
+        host=settings.host,
+        port=settings.port,
+        server_header=False,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
     _Server(config, app.state.watch).run()
 

@@ -12,6 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from ascribe import __version__
 from ascribe.ledger.base import Doorbell, Ledger
 from ascribe.ledger.upkeep import Upkeep
+from ascribe.results.files import open_results
+from ascribe.results.sweep import Sweeper
 from ascribe.settings import ServiceSettings
 from service import errors
 from service.datasets.endpoints import router as datasets_router
@@ -40,11 +42,13 @@ def create_app(settings: ServiceSettings, *, ledger: Ledger, doorbell: Doorbell)
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.upkeep.start()
+        app.state.sweeper.start()
         try:
             yield
         finally:
             app.state.watch.stop()
             await run_in_threadpool(app.state.upkeep.stop)
+            await run_in_threadpool(app.state.sweeper.stop)
             ledger.close()
 
     app = FastAPI(
@@ -62,6 +66,8 @@ def create_app(settings: ServiceSettings, *, ledger: Ledger, doorbell: Doorbell)
     app.state.registry = CollectorRegistry()
     app.state.registry.register(LedgerCollector(ledger))
     app.state.rankings = Rankings()
+    app.state.files = open_results(settings)
+    app.state.sweeper = Sweeper(ledger, app.state.files)
     app.state.watch = Watch(ledger, every_seconds=WATCH_SECONDS, most_followers=settings.max_followers)
     app.state.upkeep = Upkeep(ledger, doorbell, every_seconds=settings.reconcile_seconds)
     for router in (

@@ -11,6 +11,7 @@ from ascribe.job import JOB_ID_PATTERN
 from ascribe.ledger.base import Ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import ServiceSettings
+from ascribe.store.remote import Remote
 from service.errors import UnsupportedMediaType
 from service.results.ranking import Rankings
 from service.watch import Watch
@@ -44,6 +45,11 @@ async def _rankings(request: Request) -> Rankings:
     return rankings
 
 
+async def _files(request: Request) -> Remote:
+    files: Remote = request.app.state.files
+    return files
+
+
 async def _watch(request: Request) -> Watch:
     watch: Watch = request.app.state.watch
     return watch
@@ -52,6 +58,7 @@ async def _watch(request: Request) -> Watch:
 LedgerDep = Annotated[Ledger, Depends(_ledger)]
 SettingsDep = Annotated[ServiceSettings, Depends(_settings)]
 UpkeepDep = Annotated[Upkeep, Depends(_upkeep)]
+FilesDep = Annotated[Remote, Depends(_files)]
 RankingsDep = Annotated[Rankings, Depends(_rankings)]
 WatchDep = Annotated[Watch, Depends(_watch)]
 JobId = Annotated[str, Path(pattern=JOB_ID_PATTERN, description="The job's id, as submitting it answered.")]

@@ -18,7 +18,8 @@ _SAYS = {
     415: "The body is of a media type that is not taken here.",
     422: "A field, file, row or checkpoint is wrong; `errors` says which.",
     429: "As many jobs wait as the server takes; retry.",
-    503: "The queue does not answer; retry.",
+    500: "What is stored of the scores is damaged.",
+    503: "The queue or the store does not answer; retry.",
 }
 
 

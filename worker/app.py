@@ -11,19 +11,24 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from ascribe.broker import call_message, celery_options, ring_message
 from ascribe.ledger.base import Call, Ring
 from ascribe.ledger.opening import open_ledger
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import WorkerSettings
-from worker import draining, logs, presence
-from worker.environment import worker_info
+from worker import draining, logs, presence, transport
+from worker.environment import worker_info, worker_name
+from worker.mourning import child_died
 
 settings = WorkerSettings()
 app = Celery("ascribe", include=["worker.tasks", logs.__name__])
-app.conf.update(celery_options(settings), task_default_queue=settings.queue)
+app.conf.update(
+    celery_options(settings),
+    task_default_queue=settings.queue,
+    broker_transport=f"{transport.__name__}:{transport.Transport.__name__}",
+)
 
 
 class CeleryDoorbell:
@@ -45,21 +50,22 @@ def _start(sender: Any, **_: Any) -> None:
     telling = draining.Telling()
     for thread in (upkeep, here, telling):
         thread.start()
+    here.turn()
     sender.timer.call_repeatedly(presence.TURN_SECONDS, here.turn)
 
-    # In a signal handler: nothing that waits. By the time of a cold stop Celery itself has ended the children.
+    @child_died.connect(weak=False)  # type: ignore[untyped-decorator]
+    def _mourn(job_id: str, attempt: int, pid: int, **_: Any) -> None:
+        ledger.mourn(job_id, attempt, worker_name(pid))
+        upkeep.nudge()
+
+    # In a signal handler: nothing that waits.
     @worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
     def _drain(how: str, **_: Any) -> None:
         here.stop()
-        if how == "Warm":
+        if how == "Warm":  # else Celery ends its children by itself, and has done so before this is called
             telling.begin(sender.pool.info["processes"])
 
     @worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
     def _stop(**_: Any) -> None:
         upkeep.stop()
         here.join(settings.redis_timeout_seconds)
-
-
-@worker_process_init.connect  # type: ignore[untyped-decorator]
-def _listen(**_: Any) -> None:
-    draining.listen()

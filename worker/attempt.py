@@ -95,8 +95,9 @@ def _work(claim: Claim, equipment: Equipment, heartbeat: Heartbeat) -> dict[str,
     try:
         reporter = Reporter(_Line(claim, ledger, heartbeat), max_seconds=settings.max_job_seconds)
         crew = LedgerCrew(ledger, claim, settings)
-        manifest = equipment.work(claim.spec, reporter, Staging(claim, ledger, insist), crew)
-        insist(lambda: ledger.commit(claim, manifest))
+        with Staging(claim, ledger, insist, settings) as sink:
+            manifest = equipment.work(claim.spec, reporter, sink, crew)
+            insist(lambda: ledger.commit(claim, manifest))
         return {"outcome": "committed"}
     except Cancelled:
         insist(lambda: ledger.cancelled(claim))

@@ -2,7 +2,7 @@
 
 SIGTERM reaches Celery's parent process, alone or with its whole group; what works is the one child of its pool. The
 parent tells the child by a signal of its own, so that a SIGTERM to the child can keep its meaning: the first one
-drains, the second one ends it at once, whatever it is doing. Celery's way to stop at once sends just that.
+drains, the second one ends it at once, whatever it is doing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
+
+from celery.worker import state
 
 NOTICE = signal.SIGURG
 """From the parent. Nobody else sends it, and a process that does not listen yet is not harmed by it."""
@@ -30,6 +33,13 @@ def listen() -> None:
     signal.signal(NOTICE, lambda *_: None)  # some systems drop a signal that nobody handles, even a blocked one
     signal.pthread_sigmask(signal.SIG_BLOCK, {NOTICE, signal.SIGTERM})
     threading.Thread(target=_listen, name="draining", daemon=True).start()
+
+
+def refuse() -> None:
+    """End this process if it was told to, the message going back into the queue: for another worker, or for the child
+    that takes this one's place where the parent was not told."""
+    if told.is_set():
+        raise SystemExit(0)
 
 
 def _listen() -> None:
@@ -60,8 +70,8 @@ class Telling(threading.Thread):
     def run(self) -> None:
         self._begun.wait()
         while True:
-            _send(self._children, NOTICE)
-            threading.Event().wait(TELL_EVERY_SECONDS)
+            _send(self._children, signal.SIGKILL if state.should_terminate else NOTICE)
+            time.sleep(TELL_EVERY_SECONDS)
 
 
 def _send(children: Sequence[int], number: int) -> None:

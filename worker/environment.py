@@ -27,8 +27,9 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def worker_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
+def worker_name(pid: int | None = None) -> str:
+    """Of this process, or of another one on this machine."""
+    return f"{socket.gethostname()}-{pid or os.getpid()}"
 
 
 def worker_info(settings: WorkerSettings) -> WorkerInfo:

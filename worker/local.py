@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ascribe.job import Progress
 from ascribe.result import Manifest, validation_vector
+from ascribe.results.columns import Columns
 from ascribe.spec import JobSpec
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
@@ -36,6 +37,9 @@ class _Kept:
 
     def stage(self, name: str, chunks: Iterable[bytes]) -> None:
         self.staged[name] = bytearray(b"".join(chunks))
+
+    def spill(self, columns: Columns) -> None:
+        """All vectors are staged."""
 
     def announce(self, gradient_fingerprint: str, rows: int) -> None:
         """There is no API here that would offer queries on them."""

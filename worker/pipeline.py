@@ -33,9 +33,11 @@ from ascribe.result import (
     Provenance,
     Reuse,
     RowInfo,
+    StoredVectors,
     at_damping,
     validation_vector,
 )
+from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
 from ascribe.sources.rows import Labels, Rows
 from ascribe.spec import AutoSolver, JobSpec
@@ -56,14 +58,16 @@ from worker.scored import Scored, damping_path, role_of_inverse, score_rows
 from worker.scores.summary import summarize
 from worker.sharing import Crew
 from worker.ticks import listening
-
-CHUNK_BYTES = 1 << 20
+from worker.writing import chunks, write_vectors
 
 
 class Sink(Protocol):
     """Where vectors go: the ledger's staging area in a worker, a dict in a test."""
 
     def stage(self, name: str, chunks: Iterable[bytes]) -> None: ...
+
+    def spill(self, columns: Columns) -> StoredVectors | None:
+        """Keep the vectors as a file, where they are too large to be staged; None: stage them. Raises StorageFailed."""
 
     def announce(self, gradient_fingerprint: str, rows: int) -> None: ...
 
@@ -122,17 +126,16 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
     vectors = _vectors(spec, scored, solved, train)
     train_rows = _row_infos(inputs.train, inputs.labels, bench.settings.preview_characters)
     with reporter.phase(Phase.WRITING, len(vectors) + 2):
-        for name, vector_N in vectors.items():
-            sink.stage(name, _chunks(vector_N.to(torch.float32).numpy().astype("<f4").tobytes()))
-            reporter.advance()
-        sink.stage(TRAIN_ROWS, _chunks(_packed(train_rows)))
+        stored = write_vectors(vectors, sink, reporter)
+        sink.stage(TRAIN_ROWS, chunks(_packed(train_rows)))
         validation_rows = _row_infos(inputs.validation, inputs.labels, bench.settings.preview_characters)
-        sink.stage(VALIDATION_ROWS, _chunks(_packed(validation_rows)))
+        sink.stage(VALIDATION_ROWS, chunks(_packed(validation_rows)))
     return Manifest(
         train_rows=len(inputs.train),
         validation_rows=len(inputs.validation),
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
+        stored=stored,
         diagnostics=_diagnostics(planned, solved, scored, train, validation, passes),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
@@ -211,10 +214,6 @@ def _row_infos(rows: Rows, labels: Labels, preview: int) -> list[RowInfo]:
 
 def _packed(rows: list[RowInfo]) -> bytes:
     return zlib.compress("\n".join(row.model_dump_json() for row in rows).encode())
-
-
-def _chunks(data: bytes) -> Iterable[bytes]:
-    return (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
 
 
 def _diagnostics(

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
-from celery.exceptions import Reject
+from celery.signals import worker_process_init
 
 from ascribe.broker import HELP_TASK, RUN_TASK
 from ascribe.ledger.base import model_key
@@ -29,11 +29,16 @@ if TYPE_CHECKING:
     from worker.sharing import Crew
 
 
-@shared_task(name=RUN_TASK)  # type: ignore[untyped-decorator]  # celery has no annotations
+@worker_process_init.connect  # type: ignore[untyped-decorator]  # celery has no annotations
+def _begin(**_: Any) -> None:
+    """In the pool's child, which loads this module and not :mod:`worker.app`."""
+    draining.listen()
+
+
+@shared_task(name=RUN_TASK, Request="worker.mourning:Mourned")  # type: ignore[untyped-decorator]
 def run(job_id: str, attempt: int) -> None:
     """Work on one attempt of a job, if it is still there to be claimed. Safe to run twice."""
-    if draining.told.is_set():
-        raise Reject("this worker is to stop", requeue=True)  # back into the queue, for another one
+    draining.refuse()
     attend(job_id, attempt, equipment())
 
 

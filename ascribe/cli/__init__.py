@@ -1,7 +1,7 @@
 """The ``ascribe`` command.
 
 Exit codes: 0 done, 1 the API could not be reached or refused, 2 a wrong command line, file or spec, and from
-``submit --wait`` and ``watch`` 3 the job failed, 4 it was cancelled, 5 it was not waited for any longer.
+``--wait`` and ``watch`` 3 the job failed, 4 it was cancelled, 5 it was not waited for any longer.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ for command in (
     submit.submit,
     submit.watch,
     query.query,
+    submit.retry,
     jobs.jobs,
     jobs.show,
     results.scores,

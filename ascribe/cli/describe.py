@@ -8,7 +8,7 @@ from datetime import datetime
 from ascribe.cli.output import number
 from ascribe.cli.waiting import headline, remaining
 from ascribe.client.errors import describe
-from ascribe.job import Job
+from ascribe.job import Attempt, Job
 from ascribe.result import BlockDiagnostics, Diagnostics
 from ascribe.spec import JobSpec
 
@@ -37,7 +37,9 @@ def job_facts(job: Job) -> dict[str, object]:
         "created": moment(job.created_at),
         "started": job.started_at and moment(job.started_at),
         "finished": job.finished_at and moment(job.finished_at),
+        "retry of": job.retry_of,
         "attempt": job.attempt,
+        **{f"attempt {one.number}": attempt_text(one) for one in job.attempts if job.attempt > 1},
         "progress": progress
         and f"{headline(job)} {progress.done}/{progress.total} ({progress.fraction:.0%}) {remaining(job)}",
         "error": job.error and describe(job.error),
@@ -47,6 +49,13 @@ def job_facts(job: Job) -> dict[str, object]:
         facts["parameters"] = f"{job.result.parameters} in {len(job.result.diagnostics.blocks)} blocks"
         facts |= diagnostic_facts(job.result.diagnostics)
     return facts
+
+
+def attempt_text(attempt: Attempt) -> str:
+    """How it ended, who worked on it, and when."""
+    outcome = (attempt.outcome or "at work").replace("_", " ")
+    until = f" to {moment(attempt.ended_at)}" if attempt.ended_at else ""
+    return f"{outcome}; worker {attempt.worker}, from {moment(attempt.started_at)}{until}"
 
 
 def diagnostic_facts(diagnostics: Diagnostics) -> dict[str, object]:

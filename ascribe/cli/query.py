@@ -9,8 +9,7 @@ import typer
 
 from ascribe.cli.app import client_of
 from ascribe.cli.arguments import AsJson, JobId
-from ascribe.cli.output import note, print_json, say
-from ascribe.cli.submit import Timeout, judge, wait_for
+from ascribe.cli.submit import Timeout, Wait, follow
 
 
 def query(
@@ -27,9 +26,7 @@ def query(
         typer.Option("--label", help="Its label, a name or a class number: one for each --text, in order."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new job.")] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Stay until the job has ended; the exit code tells how.")
-    ] = False,
+    wait: Wait = False,
     timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,16 +46,7 @@ def query(
     with client_of(context) as client:
         source = {"kind": "dataset", "id": client.upload(file)} if file else _inline(texts, row_labels)
         asked = client.query(job, {"source": source}, name=name)
-        if not as_json:
-            say(asked.id)
-        if wait:
-            (asked,) = wait_for(client, [asked], timeout)
-        elif not as_json:
-            note(f"{asked.status}; see: ascribe watch {asked.id}")
-    if as_json:
-        print_json(asked.model_dump(mode="json"))
-    if wait:
-        judge([asked])
+        follow(client, asked, wait=wait, timeout=timeout, as_json=as_json)
 
 
 def _inline(texts: list[str], labels: list[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ascribe.client.errors import ClientError, JobTimeout
 from ascribe.client.waiting import Deadline
 from ascribe.job import Job
 
+Wait = Annotated[bool, typer.Option("--wait", help="Stay until the job has ended; the exit code tells how.")]
 Timeout = Annotated[
     float | None, typer.Option(min=0, help="Seconds to wait at most. The job goes on when they are over.")
 ]
@@ -65,9 +66,7 @@ def submit(
         ),
     ],
     changes: Overrides = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Stay until the job has ended; the exit code tells how.")
-    ] = False,
+    wait: Wait = False,
     timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
@@ -109,6 +108,31 @@ def watch(context: typer.Context, job: JobId, timeout: Timeout = None) -> None:
     """
     with client_of(context) as client:
         judge(wait_for(client, [client.get(job)], timeout))
+
+
+def retry(
+    context: typer.Context, job: JobId, wait: Wait = False, timeout: Timeout = None, as_json: AsJson = False
+) -> None:
+    """Submit the spec of a job that has ended again. Prints the new job's id; what the first one cached is used.
+
+    Example: ascribe retry job_0197... --wait
+    """
+    with client_of(context) as client:
+        follow(client, client.retry(job), wait=wait, timeout=timeout, as_json=as_json)
+
+
+def follow(client: Client, job: Job, *, wait: bool, timeout: float | None, as_json: bool) -> None:
+    """What a command that has made one job says of it, and how it ends."""
+    if not as_json:
+        say(job.id)
+    if wait:
+        (job,) = wait_for(client, [job], timeout)
+    elif not as_json:
+        note(f"{job.status}; see: ascribe watch {job.id}")
+    if as_json:
+        print_json(job.model_dump(mode="json"))
+    if wait:
+        judge([job])
 
 
 def wait_for(client: Client, jobs: list[Job], timeout: float | None) -> list[Job]:

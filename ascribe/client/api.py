@@ -120,6 +120,10 @@ class Client:
         """Ask the job to stop; a running one stops within one batch. No error when it has already ended."""
         return self._connection.send(requests.cancel(job_id))
 
+    def retry(self, job_id: str, *, idempotency_key: str | None = None) -> Job:
+        """Submit the spec of a job that has ended again, as a new job; what the first one cached is used again."""
+        return self._connection.send(requests.retry(job_id, idempotency_key))
+
     def delete(self, job_id: str) -> None:
         """Remove a job that has ended, and its scores."""
         self._connection.send(requests.delete(job_id))

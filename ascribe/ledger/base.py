@@ -148,7 +148,7 @@ class Ledger(Protocol):
     def commit(self, claim: Claim, manifest: Manifest) -> None:
         """running -> succeeded, and the staged vectors become the result; cancelling -> cancelled.
 
-        Raises LeaseLost, InternalError when the manifest names a vector that is not staged.
+        Raises LeaseLost, InternalError when something of ``manifest.staged`` is not staged.
         """
 
     def fail(self, claim: Claim, error: JobError) -> None:
@@ -161,6 +161,12 @@ class Ledger(Protocol):
         """running -> queued at attempt + 1, to be rung at once and not counted as lost; cancelling -> cancelled.
 
         For a worker that is told to stop. What was staged is dropped. Raises LeaseLost.
+        """
+
+    def mourn(self, job_id: str, attempt: int, worker: str) -> None:
+        """The process ``worker`` has died, for certain: if it holds this attempt, its lease ends now.
+
+        For whoever started that process; the next :meth:`reconcile` takes the attempt away as any other lost one.
         """
 
     # -- shared work ------------------------------------------------------------------------------------------
@@ -221,5 +227,8 @@ class Ledger(Protocol):
 
     def announced_gradients(self, gradient_fingerprint: str) -> int | None:
         """Rows announced under this fingerprint, a hint for dry runs: only the worker knows for sure."""
+
+    def take_turn(self, task: str, seconds: float) -> bool:
+        """True for one caller, in whatever process, in so many seconds: for upkeep that one of them is to do."""
 
     def close(self) -> None: ...

@@ -18,6 +18,9 @@ enter(record, 'running')
 redis.call('ZADD', RUNNING, NOW + ARGV[4], record.id)
 tell(record, 'started')
 local attempt = 'attempt:' .. record.attempt
-change(record, 'fence', record.fence + 1, 'started_at', NOW, attempt .. ':worker', worker, attempt .. ':started_at', NOW)
+change(record, 'fence', record.fence + 1)
+change(record, 'started_at', NOW)
+change(record, attempt .. ':started_at', NOW)
+change(record, attempt .. ':worker', worker)
 save(record)
 return { record.id, tonumber(record.attempt), record.fence, redis.call('GET', spec(record.id)) }

@@ -74,32 +74,26 @@ local function count(total, amount) redis.call('HINCRBYFLOAT', P .. 'totals', to
 
 -- A step reads a record once, changes it by the functions below, and saves it once. --------------------------------
 
-local FIELDS = { 'status', 'attempt', 'fence', 'revision', 'events', 'solver', 'queue', 'priority', 'model' }
-
 local function load(id)
-  local values = redis.call('HMGET', job(id), unpack(FIELDS))
-  if not values[1] then return nil end
   local record = { id = id, changes = {} }
-  for i, name in ipairs(FIELDS) do record[name] = values[i] end
-  return record
+  record.status, record.attempt, record.fence, record.revision, record.events, record.solver, record.queue,
+    record.priority, record.model = unpack(redis.call('HMGET', job(id), 'status', 'attempt', 'fence', 'revision',
+      'events', 'solver', 'queue', 'priority', 'model'))
+  return record.status and record
 end
 
-local function change(record, ...)
-  local given = { ... }
-  for i = 1, #given, 2 do
-    record[given[i]] = given[i + 1]
-    record.changes[given[i]] = given[i + 1]
-  end
+local function change(record, name, value)
+  record[name] = value
+  record.changes[name] = value
 end
 
 local function save(record)
   change(record, 'revision', record.revision + 1)
-  local flat = {}
+  local flat, n = {}, 0
   for name, value in pairs(record.changes) do
-    table.insert(flat, name)
-    table.insert(flat, value)
+    flat[n + 1], flat[n + 2], n = name, value, n + 2
   end
-  redis.call('HSET', job(record.id), unpack(flat))
+  redis.call('HSET', job(record.id), unpack(flat, 1, n))
 end
 
 local function tell(record, kind, detail)
@@ -128,7 +122,8 @@ end
 
 local function close_attempt(record, outcome)
   local attempt = 'attempt:' .. record.attempt
-  change(record, attempt .. ':ended_at', NOW, attempt .. ':outcome', outcome)
+  change(record, attempt .. ':ended_at', NOW)
+  change(record, attempt .. ':outcome', outcome)
   redis.call('ZREM', RUNNING, record.id)
   if redis.call('UNLINK', parts(record.id), work(record.id), finished(record.id)) > 0 then
     redis.call('ZREM', CALLS, record.id)
@@ -139,7 +134,8 @@ local function drop_scores(record) redis.call('UNLINK', scores(record.id, record
 
 -- The next attempt, from `at` on.
 local function next_attempt(record, at)
-  change(record, 'attempt', record.attempt + 1, 'rings', 0)
+  change(record, 'attempt', record.attempt + 1)
+  change(record, 'rings', 0)
   redis.call('HDEL', job(record.id), 'phase', 'progress', 'progress_at')
   enqueue(record, at)
   tell(record, 'requeued')

@@ -1,6 +1,6 @@
 #!lua
 -- Record a job as queued with its first ring due now. Refused when memory is full: no new work then.
--- ARGV: id, spec, idempotency key's sha256 or '', fingerprint, idempotency TTL, most queued jobs,
+-- ARGV: id, spec, idempotency key's sha256 or '', fingerprint, idempotency TTL, most queued jobs, queue, priority, model,
 --       what else the record holds: name, value...
 local id, idempotency = ARGV[1], P .. 'idempotency:' .. ARGV[3]
 
@@ -17,9 +17,12 @@ end
 if redis.call('EXISTS', job(id)) == 1 then return { 'replayed', redis.call('HGETALL', job(id)) } end
 if redis.call('ZCARD', QUEUED) >= tonumber(ARGV[6]) then return { 'full' } end
 
-local record = { id = id, events = 0, revision = 0, changes = {} }
-change(record, 'id', id, 'attempt', 1, 'fence', 0, 'rings', 0, 'lost', 0, 'created_at', NOW, 'idempotency', ARGV[3])
-change(record, unpack(ARGV, 7))
+local queue, priority, model = ARGV[7], ARGV[8], ARGV[9]
+redis.call('HSET', job(id), 'id', id, 'attempt', 1, 'fence', 0, 'rings', 0, 'lost', 0, 'created_at', NOW,
+  'idempotency', ARGV[3], 'queue', queue, 'priority', priority, 'model', model, unpack(ARGV, 10))
+local record = {
+  id = id, attempt = 1, revision = 0, events = 0, queue = queue, priority = priority, model = model, changes = {}
+}
 enqueue(record, NOW)
 tell(record, 'created')
 save(record)

@@ -19,7 +19,8 @@ if outcome == 'succeeded' then
     if redis.call('HEXISTS', scores(id, fence), 'n/' .. ARGV[i]) == 0 then return 'not_staged' end
   end
   redis.call('PEXPIRE', scores(id, fence), ARGV[6])
-  change(record, 'manifest', ARGV[5], 'result_until', NOW + ARGV[6])
+  change(record, 'manifest', ARGV[5])
+  change(record, 'result_until', NOW + ARGV[6])
   for total, amount in pairs(cjson.decode(ARGV[8])) do count(total, amount) end
 else
   drop_scores(record)
@@ -27,6 +28,7 @@ end
 close_attempt(record, outcome)
 if outcome == 'handed_back' then
   tell(record, 'handed_back')
+  count('handed_back', 1)
   next_attempt(record, NOW)
 elseif outcome == 'failed' then
   change(record, 'error', ARGV[5])

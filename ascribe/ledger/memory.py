@@ -11,9 +11,11 @@ from ascribe.ledger import messages
 from ascribe.ledger.chunks import rechunk
 from ascribe.ledger.memory_entry import LEASED, Entry
 from ascribe.ledger.memory_parts import MemoryParts
-from ascribe.ledger.totals import FINISHED, LEASE_LOST, of_result
+from ascribe.ledger.totals import FINISHED, HANDED_BACK, LEASE_LOST, of_result
 from ascribe.ledger.values import (
     MAX_BACKOFF_SECONDS,
+    MOST_DOUBLINGS,
+    RUNG_AGAIN,
     Call,
     Claim,
     Created,
@@ -146,7 +148,7 @@ class MemoryLedger(MemoryParts):
             if entry.job.status == JobState.CANCELLING:
                 self._end(entry, JobState.CANCELLED)
                 return
-            if not set(manifest.vectors) <= entry.scores.keys():
+            if not set(manifest.staged) <= entry.scores.keys():
                 raise messages.not_staged()
             lifetime = min(self._policy.result_ttl_seconds, self._policy.record_ttl_seconds)
             entry.result_until = self._clock() + lifetime
@@ -181,7 +183,16 @@ class MemoryLedger(MemoryParts):
                 return
             entry.close_attempt("handed_back", self._now())
             entry.tell(EventType.HANDED_BACK, self._now())
+            self._totals[HANDED_BACK] += 1
             self._next_attempt(entry, self._clock())
+
+    def mourn(self, job_id: str, attempt: int, worker: str) -> None:
+        with self._lock:
+            entry = self._entries.get(job_id)
+            if entry and entry.job.status in LEASED:
+                last = entry.job.attempts[-1]
+                if (last.number, last.worker) == (attempt, worker):
+                    entry.lease_until = self._clock()
 
     # -- upkeep -----------------------------------------------------------------------------------------------
     def reconcile(self) -> Reconciled:
@@ -197,11 +208,26 @@ class MemoryLedger(MemoryParts):
                     elif entry.job.status == JobState.FAILED:
                         failed.append(job_id)
                 if entry.job.status == JobState.QUEUED and self._clock() >= entry.ring_due:
-                    entry.ring_due = self._again(entry.rings)
-                    entry.rings += 1
-                    rings.append(Ring(job_id, entry.job.attempt, entry.spec.queue, entry.spec.priority))
+                    rings += self._ring(entry)
                 calls += self._calls(entry)
             return Reconciled(tuple(rings), tuple(requeued), tuple(failed), tuple(calls))
+
+    def _ring(self, entry: Entry) -> list[Ring]:
+        if entry.rings and self._waiting_before(entry) >= RUNG_AGAIN:
+            entry.ring_due = self._again(MOST_DOUBLINGS)
+            return []
+        entry.ring_due = self._again(entry.rings)
+        entry.rings += 1
+        return [Ring(entry.job.id, entry.job.attempt, entry.spec.queue, entry.spec.priority)]
+
+    def _waiting_before(self, entry: Entry) -> int:
+        place = (entry.queued_at, entry.job.id)
+        return sum(
+            other.job.status == JobState.QUEUED
+            and other.spec.queue == entry.spec.queue
+            and (other.queued_at, other.job.id) < place
+            for other in self._entries.values()
+        )
 
     def _calls(self, entry: Entry) -> list[Call]:
         work, spec = entry.work, entry.spec
@@ -213,7 +239,7 @@ class MemoryLedger(MemoryParts):
         return [Call(entry.job.id, spec.queue, spec.priority)] * min(len(work.open(self._clock())), len(live) - 1)
 
     def _again(self, sent: int) -> float:
-        return self._clock() + self._policy.ring_again_seconds * 2.0 ** min(sent, 4)
+        return self._clock() + self._policy.ring_again_seconds * 2.0 ** min(sent, MOST_DOUBLINGS)
 
     # -- the rules behind them --------------------------------------------------------------------------------
     def _ended_before(self, claim: Claim, *outcomes: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +17,10 @@ LEASED = (JobState.RUNNING, JobState.CANCELLING)
 
 @dataclass(slots=True)
 class Work:
-    """What was offered of a job. ``due``: when the lease of an unfinished part ends, 0 while it is open."""
+    """What was offered of a job.
+
+    ``due``: when the lease of an unfinished part ends, 0 while it is open, inf when only the owner may take it.
+    """
 
     environment: str
     call_due: float
@@ -31,6 +35,24 @@ class Work:
     def open(self, now: float) -> list[str]:
         """In the order in which they are taken."""
         return sorted((name for name, due in self.due.items() if due <= now), key=lambda name: self.due[name])
+
+    def reserved(self) -> list[str]:
+        return [name for name, due in self.due.items() if due == math.inf]
+
+    def next(self, now: float, most: int, *, by_owner: bool) -> str | None:
+        """Which part to hand out; those that others took ``most`` times already are put aside for the owner."""
+        for name in self.open(now):
+            if by_owner or self.takes.get(name, 0) < most:
+                return name
+            self.due[name] = math.inf
+        return next(iter(self.reserved()), None) if by_owner else None
+
+    def hand_out(self, name: str, until: float) -> int:
+        """Its token."""
+        self.token += 1
+        self.takes[name] = self.takes.get(name, 0) + 1
+        self.held[name], self.due[name] = self.token, until
+        return self.token
 
 
 @dataclass(slots=True)

@@ -28,15 +28,11 @@ class MemoryParts(MemoryReader):
             work = entry.work
             if work.environment != environment:
                 raise messages.wrong_environment()
-            most = self._policy.max_attempts
-            for name in work.open(self._clock()):
-                takes = work.takes.get(name, 0)
-                if owner or takes < most:
-                    work.token += 1
-                    work.takes[name], work.held[name] = takes + 1, work.token
-                    work.due[name] = self._clock() + self._policy.lease_seconds
-                    return Part(job_id, entry.fence, name, work.token, worker)
-            return None
+            name = work.next(self._clock(), self._policy.max_attempts, by_owner=owner is not None)
+            if name is None:
+                return None
+            until = self._clock() + self._policy.lease_seconds
+            return Part(job_id, entry.fence, name, work.hand_out(name, until), worker)
 
     def keep(self, part: Part) -> None:
         with self._lock:
@@ -60,7 +56,7 @@ class MemoryParts(MemoryReader):
             work = self._owned(claim).work
             if work is None:
                 return Standing(0, 0, 0)
-            open_ = len(work.open(self._clock()))
+            open_ = len(work.open(self._clock())) + len(work.reserved())
             return Standing(open_, len(work.due) - open_, len(work.done))
 
     def finished_parts(self, claim: Claim, after: int = 0) -> Sequence[tuple[str, str]]:

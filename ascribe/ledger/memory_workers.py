@@ -15,6 +15,7 @@ class MemoryWorkers:
         self._clock = clock
         self._workers: dict[str, tuple[WorkerInfo, float]] = {}
         self._gradients: dict[str, tuple[int, float]] = {}
+        self._turns: dict[str, float] = {}
 
     def register_worker(self, info: WorkerInfo, ttl_seconds: float) -> None:
         self._workers[info.worker] = (info, self._clock() + ttl_seconds)
@@ -28,3 +29,9 @@ class MemoryWorkers:
     def announced_gradients(self, gradient_fingerprint: str) -> int | None:
         rows, until = self._gradients.get(gradient_fingerprint, (0, 0.0))
         return rows if self._clock() < until else None
+
+    def take_turn(self, task: str, seconds: float) -> bool:
+        if self._clock() < self._turns.get(task, 0.0):
+            return False
+        self._turns[task] = self._clock() + seconds
+        return True

@@ -63,8 +63,9 @@ def idempotency_reused() -> IdempotencyReused:
 def worker_lost(attempts: int | str) -> JobError:
     return JobError.of(
         WorkerLost(
-            f"Too many attempts ({attempts}) ended without a word from their worker. Look into the worker's log and "
-            "the machine's memory: a worker killed for memory leaves no other trace."
+            f"Too many attempts ({attempts}) ended without a word from their worker: 'attempts' says which and when. "
+            "Look into their logs and their machines' memory: a worker killed for memory leaves no other trace. If it "
+            "was that, use fewer rows, a smaller model or a machine with more memory, and retry."
         )
     )
 

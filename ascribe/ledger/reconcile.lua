@@ -2,14 +2,16 @@
 -- One pass: take expired leases away, take the rings and the calls that are due, forget records that have expired.
 -- Taking and marking are one step, so no two callers are given the same ring.
 -- ARGV: ring again, retry backoff, most of it, max attempts, record TTL, error of a lost job with '{attempts}' in it,
---       most jobs to take
+--       most jobs to take, how many of a queue's first are rung again
 local ring_again, backoff, most_backoff = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local max_attempts, record_ttl, lost_error, limit = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local max_attempts, record_ttl, lost_error = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
+local limit, head = ARGV[7], tonumber(ARGV[8])
 local rings, requeued, failed, calls = {}, {}, {}, {}
 
--- Each further message waits twice as long, up to 16 times: a job behind a long backlog must not fill the queue with
--- messages about itself.
-local function again(sent) return NOW + ring_again * 2 ^ math.min(sent - 1, 4) end
+local MOST_DOUBLINGS = 4
+
+-- Each further message waits twice as long.
+local function again(sent) return NOW + ring_again * 2 ^ math.min(sent - 1, MOST_DOUBLINGS) end
 
 local function lose(record)
   local lost = redis.call('HINCRBY', job(record.id), 'lost', 1)
@@ -56,11 +58,18 @@ local function call(id)
 end
 
 for _, id in ipairs(due(RUNNING, limit)) do lose(load(id)) end
-for _, id in ipairs(due(QUEUED, limit)) do
+-- A job behind many others whose message was sent waits for them: should it have been lost, the job is soon among the
+-- first. Otherwise a backlog fills the queue with messages about itself, and what is rung last waits for all of them.
+local function ring(id)
+  local attempt, queue, priority, sent = unpack(redis.call('HMGET', job(id), 'attempt', 'queue', 'priority', 'rings'))
+  if tonumber(sent) > 0 and redis.call('ZRANK', state('queued', queue), id) >= head then
+    return redis.call('ZADD', QUEUED, again(MOST_DOUBLINGS + 1), id)
+  end
   redis.call('ZADD', QUEUED, again(redis.call('HINCRBY', job(id), 'rings', 1)), id)
-  local attempt, queue, priority = unpack(redis.call('HMGET', job(id), 'attempt', 'queue', 'priority'))
   table.insert(rings, { id, tonumber(attempt), queue, priority })
 end
+
+for _, id in ipairs(due(QUEUED, limit)) do ring(id) end
 for _, id in ipairs(due(CALLS, limit)) do call(id) end
 for _, id in ipairs(due(ENDED, limit)) do forget(id) end
 

@@ -9,13 +9,22 @@ from itertools import count
 from ascribe.job import Job, JobError, Progress
 from ascribe.ledger import messages
 from ascribe.ledger.chunks import rechunk
-from ascribe.ledger.redis_client import kept, ms
+from ascribe.ledger.redis_client import answering, kept, ms
 from ascribe.ledger.redis_parts import RedisParts
 from ascribe.ledger.redis_reader import LAYOUT as LAYOUT
 from ascribe.ledger.redis_reader import WORKER_INFO, digest
 from ascribe.ledger.redis_record import pairs, to_calls, to_fields, to_job, to_ring
 from ascribe.ledger.totals import of_result
-from ascribe.ledger.values import MAX_BACKOFF_SECONDS, Claim, Created, IdempotencyKey, Reconciled, WorkerInfo
+from ascribe.ledger.values import (
+    MAX_BACKOFF_SECONDS,
+    RUNG_AGAIN,
+    Claim,
+    Created,
+    IdempotencyKey,
+    Reconciled,
+    WorkerInfo,
+    model_key,
+)
 from ascribe.result import Manifest
 from ascribe.spec import JobSpec
 
@@ -38,6 +47,9 @@ class RedisLedger(RedisParts):
             idempotency.fingerprint if idempotency else "",
             ms(self._policy.idempotency_ttl_seconds),
             self._policy.max_queued_jobs,
+            spec.queue,
+            spec.priority,
+            model_key(spec.model),
             *to_fields(spec, retry_of),
         )
         if outcome == b"reused":
@@ -85,7 +97,7 @@ class RedisLedger(RedisParts):
 
     def commit(self, claim: Claim, manifest: Manifest) -> None:
         totals = of_result(claim.spec.solver.kind, manifest)
-        self._end(claim, "succeeded", manifest.model_dump_json(), json.dumps(totals), manifest.vectors)
+        self._end(claim, "succeeded", manifest.model_dump_json(), json.dumps(totals), manifest.staged)
 
     def fail(self, claim: Claim, error: JobError) -> None:
         self._end(claim, "failed", error.model_dump_json())
@@ -108,6 +120,9 @@ class RedisLedger(RedisParts):
         if answer == b"not_cancelling":
             raise messages.not_cancelling()
 
+    def mourn(self, job_id: str, attempt: int, worker: str) -> None:
+        self._scripts.run("mourn", job_id, attempt, worker)
+
     # -- upkeep -----------------------------------------------------------------------------------------------
     def reconcile(self) -> Reconciled:
         policy = self._policy
@@ -120,6 +135,7 @@ class RedisLedger(RedisParts):
             ms(policy.record_ttl_seconds),
             messages.worker_lost("{attempts}").model_dump_json(),
             RECONCILE_BATCH,
+            RUNG_AGAIN,
         )
         return Reconciled(
             rings=tuple(map(to_ring, rings)),
@@ -133,3 +149,7 @@ class RedisLedger(RedisParts):
 
     def announce_gradients(self, gradient_fingerprint: str, rows: int) -> None:
         self._scripts.run("announce", gradient_fingerprint, rows, ms(self._policy.record_ttl_seconds))
+
+    def take_turn(self, task: str, seconds: float) -> bool:
+        with answering():
+            return bool(self._redis.set(self._key("turn", task), 1, nx=True, px=ms(seconds)))

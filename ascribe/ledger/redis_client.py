@@ -23,6 +23,7 @@ SCRIPTS = (
     "delete",
     "end",
     "finished",
+    "mourn",
     "offer",
     "part",
     "read",

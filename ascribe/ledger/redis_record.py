@@ -9,7 +9,7 @@ from typing import Any
 
 from ascribe.event import Event, EventType, make_event
 from ascribe.job import Attempt, Job, JobError, JobState, Progress
-from ascribe.ledger.values import Call, JobFilter, Pulse, Ring, model_key
+from ascribe.ledger.values import Call, JobFilter, Pulse, Ring
 from ascribe.result import Manifest
 from ascribe.spec import JobSpec
 from ascribe.view import SpecView
@@ -25,7 +25,7 @@ def pairs(flat: Sequence[bytes]) -> dict[str, bytes]:
 
 
 def to_fields(spec: JobSpec, retry_of: str | None) -> list[str]:
-    """Names and values in turn of what a new record says of its spec."""
+    """Names and values in turn: what lists and answers need of a new record."""
     fields = {
         "view": SpecView.of(spec).model_dump_json(),
         "base": spec.model.base,
@@ -33,9 +33,6 @@ def to_fields(spec: JobSpec, retry_of: str | None) -> list[str]:
         "labels": json.dumps(spec.labels),
         "solver": spec.solver.kind,
         "query_of": spec.query_of.job_id if spec.query_of else "",
-        "queue": spec.queue,
-        "priority": spec.priority,
-        "model": model_key(spec.model),
         "retry_of": retry_of or "",
     }
     return [text for field in fields.items() for text in field]

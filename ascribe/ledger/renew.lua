@@ -9,7 +9,9 @@ redis.call('ZADD', RUNNING, NOW + ARGV[3], id)
 if progress ~= '' then
   local record, phase = load(id), cjson.decode(progress).phase
   if phase ~= redis.call('HGET', job(id), 'phase') then tell(record, 'phase', phase) end
-  change(record, 'phase', phase, 'progress', progress, 'progress_at', NOW)
+  change(record, 'phase', phase)
+  change(record, 'progress', progress)
+  change(record, 'progress_at', NOW)
   save(record)
 end
 return status

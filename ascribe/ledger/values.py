@@ -11,6 +11,10 @@ from ascribe.spec import JobSpec, ModelSpec, Priority, Queue
 
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 MAX_BACKOFF_SECONDS = 300.0
+RUNG_AGAIN = 50
+"""How many of a queue's first jobs are rung again: those behind them wait for them, their message lost or not."""
+MOST_DOUBLINGS = 4
+"""Of the pause between two messages about the same."""
 
 
 class LeaseLost(Exception):
@@ -32,7 +36,8 @@ class Policy:
 
     lease_seconds: float = 60
     ring_again_seconds: float = 15
-    """After the first ring; each further one waits twice as long, up to 16 times, or a backlog fills the queue."""
+    """After the first ring, for the first ``RUNG_AGAIN`` of a queue; each further ring waits twice as long, up to 16
+    times."""
     max_attempts: int = 3
     """Times a job loses its worker before it fails; an attempt that was handed back costs none."""
     retry_backoff_seconds: float = 5

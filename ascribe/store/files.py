@@ -62,16 +62,17 @@ class Files:
         Raises:
             StorageFailed: the shared store does not take it.
         """
-        with _renamed_into_place(path) as temporary:
-            write(temporary)
-            digest = file_sha256(temporary)
-        self._verified[_identity(path)] = digest
         sidecar = path.with_suffix(".json")
-        with _renamed_into_place(sidecar) as temporary:
-            temporary.write_text(json.dumps({**facts, "sha256": digest}), encoding="utf-8")
+        with _renamed_into_place(sidecar) as note:
+            with _renamed_into_place(path) as temporary:
+                write(temporary)
+                digest = file_sha256(temporary)
+                # Before the file has its name: no disk that is full by now leaves one that nothing says is whole.
+                note.write_text(json.dumps({**facts, "sha256": digest}), encoding="utf-8")
+            self._verified[_identity(path)] = digest
             if self._remote is not None:
                 self._remote.put(path, self._name(path))
-                self._remote.put(temporary, self._name(sidecar))
+                self._remote.put(note, self._name(sidecar))
 
     def facts(self, path: Path) -> dict[str, Any] | None:
         """What the writer said of the file, once its bytes are here and are what was written; None: no such file.

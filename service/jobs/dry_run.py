@@ -24,7 +24,7 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
     checked = check(spec, settings, read_files=True)
     assert checked.train is not None
     assert checked.validation is not None
-    checkpoint, workers = checked.checkpoint, list(ledger.workers())
+    checkpoint, workers = checked.checkpoint, [info for info in ledger.workers() if info.queue == spec.queue]
     cache = _CachePrediction(spec, checkpoint, ledger, workers)
     train, validation = cache.plan(checked.train), cache.plan(checked.validation)
     vectors = len(vector_names(spec.output, validation.rows, spec.damping_count))
@@ -40,7 +40,7 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
         cells=vectors * train.rows,
         plan=_plan(spec, checkpoint, train.rows, validation.rows, settings),
         workers=len(workers),
-        warnings=(*checkpoint.warnings, *_warnings(checked.train, checkpoint, workers)),
+        warnings=(*checkpoint.warnings, *_warnings(spec, checked.train, checkpoint, workers)),
     )
 
 
@@ -74,7 +74,7 @@ def _plan(
 
 
 class _CachePrediction:
-    """Asks the ledger, for every live worker, whether gradients under its fingerprint were announced."""
+    """Asks the ledger, for every live worker of the queue, whether gradients under its fingerprint were announced."""
 
     def __init__(self, spec: JobSpec, checkpoint: Checkpoint, ledger: Ledger, workers: list[WorkerInfo]) -> None:
         self._spec, self._checkpoint, self._ledger, self._workers = spec, checkpoint, ledger, workers
@@ -106,10 +106,10 @@ class _CachePrediction:
         return min(self._ledger.announced_gradients(key) or 0, len(rows))
 
 
-def _warnings(train: Rows, checkpoint: Checkpoint, workers: list[WorkerInfo]) -> list[str]:
+def _warnings(spec: JobSpec, train: Rows, checkpoint: Checkpoint, workers: list[WorkerInfo]) -> list[str]:
     warnings = []
     if not workers:
-        warnings.append("no worker is alive: the job would wait in the queue")
+        warnings.append(f"no worker of the queue '{spec.queue}' is alive: the job would wait until one comes")
     absent = checkpoint.num_labels - len(set(train.labels))
     if absent:
         warnings.append(f"{absent} of the model's {checkpoint.num_labels} labels do not occur in the train rows")

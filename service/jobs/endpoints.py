@@ -11,7 +11,7 @@ from ascribe.errors import NotReady
 from ascribe.job import Job
 from ascribe.ledger.base import Created, Ledger
 from ascribe.spec import JobSpec
-from service.dependencies import JobId, LedgerDep, SettingsDep, UpkeepDep, WatchDep, json_body
+from service.dependencies import FilesDep, JobId, LedgerDep, SettingsDep, UpkeepDep, WatchDep, json_body
 from service.documentation import header, problems
 from service.etag import IfNoneMatch, etag, unchanged
 from service.jobs import dry_run, operations
@@ -178,15 +178,42 @@ def cancel_job(job_id: JobId, response: Response, ledger: LedgerDep) -> Job:
     return job
 
 
+@router.post(
+    "/jobs/{job_id}:retry",
+    operation_id="retry_job",
+    status_code=status.HTTP_202_ACCEPTED,
+    responses={**CREATED, **problems(400, 401, 404, 409, 422, 429, 503)},
+)
+async def retry_job(
+    job_id: JobId,
+    response: Response,
+    ledger: LedgerDep,
+    upkeep: UpkeepDep,
+    settings: SettingsDep,
+    watch: WatchDep,
+    wait_seconds: WaitSeconds,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> Job:
+    """Submit the spec of an ended job again, however it ended: a new job, with `retry_of`.
+
+    Checked as if it were sent anew. What the first one has cached, its gradients above all, is used again. `Prefer:
+    wait=N` as for a job.
+    """
+    created = await run_in_threadpool(
+        operations.retry, job_id, idempotency_key, ledger=ledger, upkeep=upkeep, settings=settings
+    )
+    return await answer(created, response, ledger, watch, wait_seconds)
+
+
 @router.delete(
     "/jobs/{job_id}",
     operation_id="delete_job",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=problems(401, 404, 409, 503),
 )
-def delete_job(job_id: JobId, ledger: LedgerDep) -> None:
+def delete_job(job_id: JobId, ledger: LedgerDep, files: FilesDep) -> None:
     """Remove an ended job and its scores. Cached gradients stay with the workers."""
-    ledger.delete(job_id)
+    operations.delete(job_id, ledger, files)
 
 
 def _describe(job: Job, response: Response, include: str | None = None) -> None:

@@ -7,6 +7,7 @@ import re
 
 from starlette.concurrency import run_in_threadpool
 
+from ascribe.errors import Conflict, StorageFailed
 from ascribe.fingerprint import fingerprint
 from ascribe.job import JOB_ID_PATTERN, Job
 from ascribe.ledger.base import Created, IdempotencyKey, JobFilter, Ledger, Pulse
@@ -14,6 +15,7 @@ from ascribe.ledger.ids import new_job_id
 from ascribe.ledger.upkeep import Upkeep
 from ascribe.settings import ServiceSettings
 from ascribe.spec import JobSpec
+from ascribe.store.remote import Remote
 from ascribe.view import SpecView
 from service.errors import BadCursor
 from service.jobs.checks import check
@@ -27,16 +29,41 @@ def submit(
     spec: JobSpec, idempotency_key: str | None, *, ledger: Ledger, upkeep: Upkeep, settings: ServiceSettings
 ) -> Created:
     """Check, record, and have the bell rung. A spec that is refused is not remembered under its key."""
-    key = None
-    if idempotency_key is not None:
-        # Of the parsed body: spelling out a default or reordering fields is still the same request.
-        body = {"method": "POST", "path": "/v1/jobs", "body": spec.model_dump(mode="json")}
-        key = IdempotencyKey(idempotency_key, fingerprint(body))
-        if earlier := ledger.replayed(key):
-            return Created(earlier, replayed=True)
+    # Of the parsed body: spelling out a default or reordering fields is still the same request.
+    key = _key(idempotency_key, "/v1/jobs", spec.model_dump(mode="json"))
+    if key and (earlier := ledger.replayed(key)):
+        return Created(earlier, replayed=True)
     check(spec, settings, read_files=False)
-    created = ledger.create(new_job_id(), spec, key)
-    log.info("job submitted", extra={"job_id": created.job.id, "replayed": created.replayed})
+    return _create(spec, key, ledger, upkeep)
+
+
+def retry(
+    job_id: str, idempotency_key: str | None, *, ledger: Ledger, upkeep: Upkeep, settings: ServiceSettings
+) -> Created:
+    """Submit an ended job's spec again, as a job of its own; a query's too. Raises NotFound, Conflict, as submit."""
+    key = _key(idempotency_key, f"/v1/jobs/{job_id}:retry", None)
+    if key and (earlier := ledger.replayed(key)):
+        return Created(earlier, replayed=True)
+    status = ledger.get(job_id).status
+    if not status.terminal:
+        raise Conflict(f"The job is {status}: only one that has ended can be tried again. Cancel it first, or wait.")
+    spec = ledger.spec(job_id)
+    check(spec, settings, read_files=False)
+    return _create(spec, key, ledger, upkeep, retry_of=job_id)
+
+
+def _key(given: str | None, path: str, body: object) -> IdempotencyKey | None:
+    if given is None:
+        return None
+    return IdempotencyKey(given, fingerprint({"method": "POST", "path": path, "body": body}))
+
+
+def _create(
+    spec: JobSpec, key: IdempotencyKey | None, ledger: Ledger, upkeep: Upkeep, *, retry_of: str | None = None
+) -> Created:
+    created = ledger.create(new_job_id(), spec, key, retry_of=retry_of)
+    facts = {"job_id": created.job.id, "replayed": created.replayed} | ({"retry_of": retry_of} if retry_of else {})
+    log.info("job submitted", extra=facts)
     upkeep.nudge()
     return created
 
@@ -57,6 +84,17 @@ async def held(job: Job, seconds: float, ledger: Ledger, watch: Watch, *, any_ch
     with watch.following():
         await watch.until(job.id, wanted, seconds)
     return await run_in_threadpool(ledger.get, job.id)
+
+
+def delete(job_id: str, ledger: Ledger, files: Remote) -> None:
+    """The record, every score, and the file of them where there is one. Raises NotFound, Conflict."""
+    result = ledger.get(job_id).result
+    ledger.delete(job_id)
+    if result is not None and result.stored is not None:
+        try:
+            files.delete(result.stored.name)
+        except StorageFailed as error:  # nothing leads to it any more
+            log.warning("a file of vectors is left to the sweep", extra={"job_id": job_id, "detail": error.detail})
 
 
 def list_jobs(query: JobsQuery, ledger: Ledger) -> JobList:

@@ -101,7 +101,7 @@ class Validation(View):
     vectors: int = Field(description="Score vectors stored, each over all train rows.")
     cells: int = Field(description="Stored scores: vectors times train rows.")
     plan: SolvePlan
-    workers: int = Field(description="Live workers.")
+    workers: int = Field(description="Live workers of the job's queue.")
     warnings: tuple[str, ...]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -10,7 +11,7 @@ from prometheus_client.utils import floatToGoString
 
 from ascribe.errors import QueueUnavailable
 from ascribe.ledger import totals
-from ascribe.ledger.base import Counts, Ledger
+from ascribe.ledger.base import Counts, Ledger, WorkerInfo
 
 
 class LedgerCollector(Collector):
@@ -21,13 +22,13 @@ class LedgerCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         try:
-            counts, workers = self._ledger.counts(), len(self._ledger.workers())
+            counts, workers = self._ledger.counts(), self._ledger.workers()
         except QueueUnavailable:
             yield GaugeMetricFamily("ascribe_up", _UP, value=0)
             return
         yield GaugeMetricFamily("ascribe_up", _UP, value=1)
-        yield GaugeMetricFamily("ascribe_workers", "Live workers.", value=workers)
         yield from _gauges(counts)
+        yield _workers(counts, workers)
         yield from _counters(counts)
         yield _histogram(
             "ascribe_job_duration_seconds",
@@ -53,10 +54,22 @@ def _gauges(counts: Counts) -> Iterator[Metric]:
     yield jobs
     depth = GaugeMetricFamily("ascribe_queue_depth", "Jobs that wait for a worker.", labels=["queue"])
     oldest = GaugeMetricFamily("ascribe_queue_oldest_seconds", "How long the first of them has.", labels=["queue"])
+    demand = GaugeMetricFamily(
+        "ascribe_queue_demand", "Jobs that wait or run: workers the queue could keep busy.", labels=["queue"]
+    )
     for queue, found in counts.queues.items():
         depth.add_metric([queue], found.queued)
         oldest.add_metric([queue], found.oldest_queued_seconds)
-    yield from (depth, oldest)
+        demand.add_metric([queue], found.queued + found.running)
+    yield from (depth, oldest, demand)
+
+
+def _workers(counts: Counts, workers: Sequence[WorkerInfo]) -> Metric:
+    family = GaugeMetricFamily("ascribe_workers", "Live workers.", labels=["queue"])
+    found = Counter(info.queue for info in workers)
+    for queue in counts.queues:
+        family.add_metric([queue], found[queue])
+    return family
 
 
 def _counters(counts: Counts) -> Iterator[Metric]:
@@ -66,6 +79,7 @@ def _counters(counts: Counts) -> Iterator[Metric]:
     yield finished
     for name, says, total in (
         ("ascribe_lease_lost", "Attempts whose worker went silent.", totals.LEASE_LOST),
+        ("ascribe_handed_back", "Attempts whose worker was told to stop.", totals.HANDED_BACK),
         ("ascribe_gradient_cache_hits", "Rows whose gradients succeeded jobs found cached.", totals.CACHE_HITS),
         ("ascribe_gradient_cache_rows", "Rows whose gradients succeeded jobs wanted.", totals.CACHE_ROWS),
     ):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import HTMLResponse
 
-from service.dependencies import JobId, LedgerDep, RankingsDep, SettingsDep
+from service.dependencies import FilesDep, JobId, LedgerDep, RankingsDep, SettingsDep
 from service.documentation import header, problems
 from service.download import Download
 from service.etag import IfNoneMatch, etag, not_modified, unchanged
@@ -37,13 +37,14 @@ _AS_FILE = {"schema": {"type": "string", "format": "binary"}}
             "headers": header("Content-Disposition", "Of a file: its name.") | TAG,
         },
         **UNCHANGED,
-        **problems(400, 401, 404, 406, 410, 422, 503),
+        **problems(400, 401, 404, 406, 410, 422, 500, 503),
     },
 )
 def get_scores(
     job_id: JobId,
     query: Annotated[ScoresQuery, Query()],
     ledger: LedgerDep,
+    files: FilesDep,
     rankings: RankingsDep,
     settings: SettingsDep,
     accept: Annotated[str | None, Header(include_in_schema=False)] = None,
@@ -55,7 +56,7 @@ def get_scores(
     """
     form = formats.choose(query, accept)
     job, manifest = operations.finished(job_id, ledger)
-    table = select(job, manifest, query, ledger)
+    table = select(job, manifest, query, ledger, files)
     tag = etag(job.id, job.revision, form, query.model_dump_json())
     if unchanged(if_none_match, tag):
         return not_modified(tag, Vary="Accept")

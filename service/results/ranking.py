@@ -7,26 +7,10 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from service.results.schemas import Order
+from ascribe.results.ranking import RankedOrder, rank
 
 KEPT = 8
 """Rankings; four bytes a row each."""
-
-
-def rank(scores: array[float], order: Order) -> array[int]:
-    """Indices of ``scores`` in this order; equal scores stay in row order."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = pa.Array.from_buffers(pa.float32(), len(scores), [None, pa.py_buffer(scores)])
-    if order == "absolute":
-        column = pc.abs(column)
-    ranked = pc.array_sort_indices(column, order="ascending" if order == "opponents" else "descending")
-    data = ranked.cast(pa.uint32()).buffers()[1]
-    assert data is not None
-    indices = array("I")
-    indices.frombytes(data)
-    return indices[: len(scores)]
 
 
 class Rankings:
@@ -37,7 +21,7 @@ class Rankings:
         self._lock = threading.Lock()
         self._ranked: OrderedDict[tuple[str, ...], array[int]] = OrderedDict()
 
-    def get(self, key: tuple[str, ...], scores: array[float], order: Order) -> Sequence[int]:
+    def get(self, key: tuple[str, ...], scores: array[float], order: RankedOrder) -> Sequence[int]:
         """The ranking of the vector that ``key`` names, sorted now or before."""
         with self._lock:
             if key in self._ranked:

@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from ascribe.result import Diagnostics, ScoredRow, Summary
+from ascribe.results.ranking import RankedOrder
 from ascribe.status import SolveStatus
 
-Order = Literal["row", "proponents", "opponents", "absolute"]
+Order = Literal["row", RankedOrder]
 Stored = Literal["mean", "self_influence", "train_loss", "plain_product", "top_removed"]
 Vector = Stored | Literal["validation_row", "train_row", "all"]
 FileFormat = Literal["ndjson", "csv", "parquet", "arrow"]

@@ -18,9 +18,10 @@ from ascribe.result import (
     at_damping,
     validation_vector,
 )
+from ascribe.store.remote import Remote
 from service.results.schemas import ScoresQuery
 from service.results.table import Scored, Table
-from service.results.vectors import StoredScores, find_row, iterate_rows, scores_of_row
+from service.results.vectors import Vectors, find_row, iterate_rows, scores_of_row
 
 _SIGNS = {
     MEAN: SIGN,
@@ -29,10 +30,10 @@ _SIGNS = {
 }
 
 
-def select(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger) -> Table:
+def select(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger, files: Remote) -> Table:
     """Raises NotFound, Expired."""
     place, factor = _on_the_path(job, query.damping)
-    scored = _scored(job, manifest, query, place, ledger)
+    scored = _scored(job, manifest, query, place, Vectors(ledger, job.id, manifest.stored, files))
     return Table(
         ledger=ledger,
         job=job,
@@ -47,29 +48,31 @@ def select(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger) -> 
     )
 
 
-def _scored(job: Job, manifest: Manifest, query: ScoresQuery, place: int, ledger: Ledger) -> Scored:
+def _scored(job: Job, manifest: Manifest, query: ScoresQuery, place: int, vectors: Vectors) -> Scored:
     """The four kinds of scores: one stored vector, that of a validation row, all of these, one train row of them."""
+    ledger = vectors.ledger
     if query.train_id is not None:
         names = _validation_vectors(job, manifest, place)
         index = _index(ledger, job, TRAIN_ROWS, query.train_id)
-        scores = scores_of_row(ledger, job.id, names, index)
+        scores = scores_of_row(vectors.named(names), index)
         return Scored("train_row", f"train:{index}@{place}", VALIDATION_ROWS, manifest.validation_rows, scores)
     if query.validation_id is not None:
         names = _validation_vectors(job, manifest, place)
         name = names[_index(ledger, job, VALIDATION_ROWS, query.validation_id)]
-        return Scored("validation_row", name, TRAIN_ROWS, manifest.train_rows, StoredScores(ledger, job.id, [name]))
+        return Scored("validation_row", name, TRAIN_ROWS, manifest.train_rows, vectors.named([name]))
     if query.vector == "all":
         names = _validation_vectors(job, manifest, place)
         ids = [row.id for row in iterate_rows(ledger, job.id, VALIDATION_ROWS)]
-        return Scored("all", f"all@{place}", TRAIN_ROWS, manifest.train_rows, StoredScores(ledger, job.id, names), ids)
+        return Scored("all", f"all@{place}", TRAIN_ROWS, manifest.train_rows, vectors.named(names), ids)
     name = at_damping(query.vector, place if query.vector in (MEAN, SELF_INFLUENCE) else 0)
     if name not in manifest.vectors:
         option = "role_of_inverse" if query.vector in (PLAIN_PRODUCT, TOP_REMOVED) else "self_influence"
         raise NotFound(
             f"This job stored no such scores: submit it again with output.{option}, its gradients are cached."
         )
-    stored = StoredScores(ledger, job.id, [name])
-    return Scored(query.vector, name, TRAIN_ROWS, manifest.train_rows, stored)
+    order = query.effective_order
+    top = vectors.top(order) if name == MEAN and order != "row" else None
+    return Scored(query.vector, name, TRAIN_ROWS, manifest.train_rows, vectors.named([name]), top=top)
 
 
 def _on_the_path(job: Job, wanted: float | None) -> tuple[int, float | None]:

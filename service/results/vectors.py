@@ -7,17 +7,44 @@ import sys
 import tempfile
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
 from ascribe.errors import StorageFailed
 from ascribe.ledger.base import Ledger
-from ascribe.result import RowInfo
+from ascribe.result import TOP, RowInfo, StoredVectors
+from ascribe.results.ranking import RankedOrder, unpack_top
+from ascribe.store.remote import Remote
 
 FLOAT_BYTES = 4
 INFLATED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """A job's score vectors, wherever they are: in the ledger, or ``stored`` in a file."""
+
+    ledger: Ledger
+    job_id: str
+    stored: StoredVectors | None
+    files: Remote
+
+    def named(self, names: Sequence[str]) -> Scores:
+        """Raises NotReady, Expired, NotFound."""
+        if self.stored is None:
+            return StoredScores(self.ledger, self.job_id, names)
+        self.ledger.read_range(self.job_id, [TOP], 0, 1)  # a file says nothing of an expiry
+        from ascribe.results.reading import FileScores  # here alone: pyarrow is large
+
+        return FileScores(self.files, self.stored, names)
+
+    def top(self, order: RankedOrder) -> Mapping[int, float] | None:
+        """Of vectors in a file, the start of this order of the mean: scores by index. Raises as :meth:`named`."""
+        if self.stored is None:
+            return None
+        return unpack_top(b"".join(self.ledger.read(self.job_id, TOP)), order)
 
 
 class Scores(Protocol):
@@ -50,10 +77,10 @@ class HeldScores:
         return [self.values[start : start + count]]
 
 
-def scores_of_row(ledger: Ledger, job_id: str, names: Sequence[str], index: int) -> HeldScores:
+def scores_of_row(scores: Scores, index: int) -> HeldScores:
     """Score ``index`` of each of these vectors: one train row over all validation rows."""
     values = array("f")
-    for score in StoredScores(ledger, job_id, names).part(index, 1):
+    for score in scores.part(index, 1):
         values.extend(score)
     return HeldScores(values)
 

@@ -71,7 +71,9 @@ def start(root: Path) -> Iterator[StartService]:
     def start_service(
         ledger: Ledger | None = None, doorbell: RecordingDoorbell | None = None, **given: Any
     ) -> TestClient:
-        settings = ServiceSettings(data_root=root, **{"uploads_dir": root.parent / "uploads"} | given)
+        settings = ServiceSettings(
+            data_root=root, **{"uploads_dir": root.parent / "uploads", "results_dir": root.parent / "results"} | given
+        )
         app = create_app(settings, ledger=ledger or MemoryLedger(Policy()), doorbell=doorbell or RecordingDoorbell())
         client = TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
         client.__enter__()

@@ -143,7 +143,8 @@ def test_validate_says_what_would_run(api: Api) -> None:
     assert body["plan"]["damping"] == {"relative": 1.0}
     assert body["plan"]["exact"] is True
     assert body["labels"] == list(LABELS)
-    assert "no worker is alive: the job would wait in the queue" in body["warnings"]
+    assert body["workers"] == 0
+    assert "no worker of the queue 'cpu' is alive: the job would wait until one comes" in body["warnings"]
     assert api.client.get("/v1/jobs").json()["data"] == [], "nothing was recorded"
 
 
@@ -186,6 +187,9 @@ def test_validate_predicts_cache_hits(api: Api) -> None:
     )
     api.ledger.announce_gradients(key, TRAIN_ROWS)
     assert _cached(api) == (TRAIN_ROWS, 0)
+    elsewhere = api.client.post("/v1/jobs:validate", json=spec_body(queue="gpu")).json()
+    assert (elsewhere["workers"], elsewhere["train"]["cached_rows"]) == (0, None)
+    assert any("'gpu'" in warning for warning in elsewhere["warnings"])
 
 
 def _cached(api: Api) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ascribe.errors import QueueUnavailable
 from ascribe.job import JobState
-from ascribe.ledger.base import Counts, Policy
+from ascribe.ledger.base import Counts, Policy, WorkerInfo
 from ascribe.ledger.memory import MemoryLedger
 from tests.api.conftest import Api, StartService, problem
 from tests.support.handmade import finish
@@ -20,11 +20,13 @@ NAMES = {
     "ascribe_job_duration_seconds": {"solver", "phase"},
     "ascribe_queue_depth": {"queue"},
     "ascribe_queue_oldest_seconds": {"queue"},
+    "ascribe_queue_demand": {"queue"},
     "ascribe_lease_lost": set(),
+    "ascribe_handed_back": set(),
     "ascribe_solver_relative_residual": {"solver"},
     "ascribe_gradient_cache_hits": set(),
     "ascribe_gradient_cache_rows": set(),
-    "ascribe_workers": set(),
+    "ascribe_workers": {"queue"},
     "ascribe_up": set(),
 }
 
@@ -87,6 +89,26 @@ def test_the_figures_are_those_of_the_ledger(api: Api) -> None:
     hits = sum(use.hit_rows for use in job.result.diagnostics.cache.values())
     assert read("ascribe_gradient_cache_hits_total") == hits
     assert read("ascribe_up") == 1
+
+
+def test_each_queue_has_figures_of_its_own(api: Api) -> None:
+    api.submit()
+    waiting, running, back = (api.submit(queue="gpu") for _ in range(3))
+    claim(api.ledger, running)
+    api.ledger.hand_back(claim(api.ledger, back))
+    for worker, queue in (("w1", "gpu"), ("w2", "gpu")):
+        api.ledger.register_worker(WorkerInfo(worker, queue, {}, "sdpa", 4096, 256, "cuda:0", "env"), 60)
+    read = scrape(api)
+
+    def figures(queue: str) -> list[float]:
+        names = ("ascribe_queue_depth", "ascribe_queue_demand", "ascribe_workers")
+        return [read(name, queue=queue) for name in names]
+
+    assert figures("gpu") == [2, 3, 2]
+    assert figures("cpu") == [1, 1, 0]
+    assert read("ascribe_queue_oldest_seconds", queue="gpu") > 0
+    assert read("ascribe_handed_back_total") == 1
+    assert api.ledger.get(waiting).status is JobState.QUEUED
 
 
 def test_requests_are_measured_under_their_route(api: Api) -> None:

@@ -21,13 +21,17 @@ from ascribe.embedded.server import free_port
 from ascribe.ledger.base import Policy
 from ascribe.ledger.ids import new_job_id
 from ascribe.ledger.redis import RedisLedger
-from ascribe.result import MEAN, TRAIN_LOSS, TRAIN_ROWS, VALIDATION_ROWS, RowInfo
+from ascribe.result import MEAN, TOP, TRAIN_LOSS, TRAIN_ROWS, VALIDATION_ROWS, RowInfo
+from ascribe.results.columns import Columns
+from ascribe.results.ranking import pack_top
 from ascribe.spec import JobSpec
 from tests.support.handmade import manifest, pack_rows, scores_of, spec_body, train_rows
+from tests.support.spilled import claimed, staging, worker_settings
 
 TENANT = "downloads"
 ROWS = 150_000
 MATRIX_ROWS, QUERIES = 10_000, 50
+WIDE_FILE_ROWS = 220_000
 MiB = 1 << 20
 LITTLE = 32 * MiB
 """A process breathes by some 10 to 20 MiB; with all slabs held at once it grew by 99."""
@@ -69,6 +73,11 @@ def ledger(redis_url: str) -> Iterator[RedisLedger]:
 
 
 @pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
 def long_job(ledger: RedisLedger) -> str:
     """Rows of some hundred bytes whose compressed list is small: what a careless reader would unpack at once."""
     rows = [RowInfo(id=f"t{i}", label="coding", text=f"what is the answer to question {i}? " * 3) for i in range(ROWS)]
@@ -79,6 +88,26 @@ def long_job(ledger: RedisLedger) -> str:
 def wide_job(ledger: RedisLedger) -> str:
     names = [MEAN, TRAIN_LOSS, *(f"validation:{q}" for q in range(QUERIES))]
     return _store(ledger, dict.fromkeys(names, MATRIX_ROWS), train_rows(MATRIX_ROWS), train_rows(QUERIES))
+
+
+@pytest.fixture(scope="module")
+def wide_file(ledger: RedisLedger, results: Path) -> str:
+    """As :func:`wide_job`, with its vectors in a file: four row groups of 52 vectors, 17 MB each."""
+    names = [MEAN, TRAIN_LOSS, *(f"validation:{q}" for q in range(QUERIES))]
+    rows, spec = train_rows(WIDE_FILE_ROWS), JobSpec.model_validate(spec_body())
+    claim = claimed(ledger, ledger.create(new_job_id(), spec).job.id)
+    scores = array("f", scores_of(WIDE_FILE_ROWS))
+    columns = Columns(names, len(rows), lambda start, stop: [scores[start:stop]] * len(names))
+    settings = worker_settings(results.parent, results_dir=results, tenant=TENANT)
+    with staging(ledger, claim, settings) as sink:
+        stored = sink.spill(columns)
+        sink.stage(TOP, [pack_top(scores)])
+        sink.stage(TRAIN_ROWS, [pack_rows(rows)])
+        sink.stage(VALIDATION_ROWS, [pack_rows(train_rows(QUERIES))])
+        small = {name: scores_of(30) for name in (MEAN, TRAIN_LOSS)}
+        counts = {"train_rows": len(rows), "validation_rows": QUERIES, "vectors": tuple(names), "stored": stored}
+        ledger.commit(claim, manifest(spec, small, rows[:30]).model_copy(update=counts))
+    return claim.job_id
 
 
 def _store(ledger: RedisLedger, sizes: dict[str, int], rows: list[RowInfo], queries: list[RowInfo]) -> str:
@@ -161,6 +190,19 @@ def test_a_long_matrix_takes_little_more_memory_than_a_short_one(start: StartSer
         grown = service.peak_bytes() - before
     assert sizes["ndjson"] > 30 * MiB
     assert grown < LITTLE, f"{grown / MiB:.0f} MiB for {MATRIX_ROWS * QUERIES} scores"
+
+
+def test_a_matrix_in_a_file_takes_memory_for_a_row_group(start: StartService, wide_file: str, results: Path) -> None:
+    service = start(ASCRIBE_RESULTS_DIR=str(results))
+    with service.client() as client:
+        for form in ("parquet", "arrow"):
+            _download(client, wide_file, format=form, vector="all", order="row", top_k="70000")
+        service.forget_peak()
+        before = service.peak_bytes()
+        sizes = {form: _download(client, wide_file, format=form, vector="all") for form in ("parquet", "arrow")}
+        grown = service.peak_bytes() - before
+    assert sizes["arrow"] > 4 * QUERIES * WIDE_FILE_ROWS
+    assert grown < LITTLE, f"{grown / MiB:.0f} MiB for {WIDE_FILE_ROWS * QUERIES} scores"
 
 
 def _begin(service: Service, path: str) -> socket.socket:

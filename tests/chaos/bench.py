@@ -61,7 +61,8 @@ class ChaosBench:
     """Use it with ``with``: inside, the server answers and every worker is ready; afterwards nothing of it runs.
 
     ``env``: further ``ASCRIBE_*`` variables for ledger, workers and API, on top of SHORT_TIMES. ``worker_app``: the
-    module with the Celery application. ``worker_env``: what one worker has on top, by its number. ``seed``: of the random choices.
+    module with the Celery application. ``worker_env``: variables of one worker on top, by its number. ``seed``: of the
+    random choices.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class ChaosBench:
         env: Mapping[str, str] | None = None,
         front: Front | None = None,
         worker_app: str = "tests.chaos.noop_worker",
-        worker_env: WorkerEnv = lambda number: {},
+        worker_env: WorkerEnv = lambda _: {},
         seed: int = 0,
     ) -> None:
         self.folder = folder
@@ -128,7 +129,7 @@ class ChaosBench:
         while self.ended() < count:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.ended()} of {count} jobs had ended after {within_seconds:g} s")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     # -- workers ------------------------------------------------------------------------------------------------
     def start_worker(self) -> Worker:
@@ -159,10 +160,20 @@ class ChaosBench:
         worker.process = self._spawn_worker(worker.number)
 
     def kill_any_worker(self) -> None:
-        """SIGKILL to a random group, and another worker in its place."""
-        worker = self.random.choice(self.workers)
+        """SIGKILL to a random group of those that are ready, and another worker in its place."""
+        worker = self.random.choice(self._ready_workers())
         self.kill_worker(worker)
         self.restart_worker(worker)
+
+    def _ready_workers(self) -> list[Worker]:
+        """Those that have said that they are here; waits for the first. Raises TimeoutError."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            here = {info.worker for info in self.ledger.workers()}
+            if ready := [worker for worker in self.workers if not here.isdisjoint(worker.claims_as)]:
+                return ready
+            time.sleep(0.05)
+        raise TimeoutError(f"no worker is ready: see {self.logs}")
 
     # -- the server ---------------------------------------------------------------------------------------------
     def start_server(self) -> None:
@@ -202,7 +213,8 @@ class ChaosBench:
         flags = ["--without-gossip", "--without-mingle", "-n", f"chaos-{number}@%h"]
         command = [sys.executable, "-m", "celery", "-q", "-A", self._worker_app, "worker", *flags]
         log = self.logs / f"worker-{number}.log"
-        return spawn(command, env=environment | self._variables() | self._worker_env(number), cwd=self.folder, log=log)
+        environment |= self._variables() | dict(self._worker_env(number))
+        return spawn(command, env=environment, cwd=self.folder, log=log)
 
     def _end_workers(self) -> None:
         for worker in self.workers:

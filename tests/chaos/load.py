@@ -17,9 +17,12 @@ import httpx
 
 from ascribe.spec import JobSpec
 from tests.chaos.bench import ChaosBench
+from tests.support.waiting import await_that
 
 PATIENCE_SECONDS = 180.0
 AGAIN_SECONDS = 0.2
+WORKING_SECONDS = 60.0
+STARTED = b'"event": "attempt started"'
 UNAVAILABLE = "503 application/problem+json"
 
 
@@ -93,3 +96,19 @@ class Load:
             return job
         self.refusals[kind(answer)] += 1
         return None
+
+
+def await_all_working(bench: ChaosBench) -> float:
+    """Until every worker has begun an attempt since now; the seconds it took. Raises TimeoutError naming the deaf."""
+    logs = {worker.number: bench.logs / f"worker-{worker.number}.log" for worker in bench.workers}
+    deaf = {number: log.stat().st_size for number, log in logs.items()}
+
+    def none_deaf() -> bool:
+        for number in [number for number, size in deaf.items() if STARTED in logs[number].read_bytes()[size:]]:
+            del deaf[number]
+        return not deaf
+
+    try:
+        return await_that(none_deaf, "every worker took a job", within_seconds=WORKING_SECONDS)
+    except TimeoutError as error:
+        raise TimeoutError(f"workers {sorted(deaf)} took no job in {WORKING_SECONDS:g} s") from error

@@ -20,16 +20,19 @@ from celery import Celery, shared_task
 from celery.signals import worker_ready
 
 from ascribe.broker import celery_options
-from ascribe.settings import Settings
-from tests.chaos.bench import START_SECONDS, ChaosBench
+from ascribe.ledger.opening import open_ledger
+from ascribe.settings import Settings, WorkerSettings
+from tests.chaos.bench import ChaosBench
 from tests.chaos.killing import Sizes
 from tests.chaos.outcome import Outcome, Scenario
+from worker.environment import worker_info
 
 TASK = "chaos.plain"
 VISIBILITY_SECONDS = 20
 BOUND_SECONDS = 90.0
 """The visibility timeout, and the minute that the ledger has too."""
-READY, RUNS = "plain:ready", "plain:runs"
+RUNS = "plain:runs"
+READY_SECONDS = 3600.0
 
 
 def make_app(settings: Settings) -> Celery:
@@ -55,16 +58,16 @@ def plain(number: int) -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def _say_ready(**_: Any) -> None:
-    if "ASCRIBE_REDIS_URL" in os.environ:
-        server().incr(READY)
+    """As our own workers do, so that the bench knows whom it can kill."""
+    settings = WorkerSettings()
+    open_ledger(settings).register_worker(worker_info(settings), READY_SECONDS)
 
 
 def run(folder: Path, sizes: Sizes) -> Outcome:
     with (
-        ChaosBench(folder, workers=0, worker_app=__name__) as bench,
+        ChaosBench(folder, workers=sizes.workers, worker_app=__name__) as bench,
         ThreadPoolExecutor(1) as submitting,
     ):
-        start_plain_workers(bench, sizes.workers)
         producer = make_app(bench.settings)
         sent = submitting.submit(lambda: [producer.send_task(TASK, args=[n]) for n in range(sizes.jobs)])
         for number in range(sizes.kills):
@@ -85,17 +88,6 @@ def run(folder: Path, sizes: Sizes) -> Outcome:
     )
 
 
-def start_plain_workers(bench: ChaosBench, count: int) -> None:
-    """Returns once they are ready."""
-    for _ in range(count):
-        bench.start_worker()
-    deadline = time.monotonic() + START_SECONDS
-    while int(bench.server.get(READY) or 0) < count:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the workers did not start: see {bench.logs}")
-        time.sleep(0.05)
-
-
 def await_runs(bench: ChaosBench, count: int, within_seconds: float) -> None:
     """Until so many different tasks have run. Raises TimeoutError."""
     if not _wait_for(bench, count, within_seconds):
@@ -107,7 +99,7 @@ def _wait_for(bench: ChaosBench, count: int, within_seconds: float) -> bool:
     while bench.server.hlen(RUNS) < count:
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(0.05)
     return True
 
 

@@ -82,7 +82,7 @@ def write_table(results: Iterable[Result], page: Path) -> None:
 def _table(results: list[Result]) -> str:
     lines = ["| test | must show | seen | reached | seconds, date, commit |", "|---|---|---|---|---|"]
     for result in results:
-        seen = told(result.facts) + "".join(f"; **{what}**" for what in result.broken)
+        seen = "; ".join(filter(None, [told(result.facts), *(f"**{what}**" for what in result.broken)]))
         reached = "**no**" if result.broken else "yes" if result.must else "-"
         run = f"{result.seconds:.0f} s, {result.date}, {result.commit}"
         lines.append(f"| {result.name}: {result.title} | {result.must} | {seen} | {reached} | {run} |")

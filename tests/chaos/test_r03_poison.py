@@ -1,4 +1,4 @@
-"""R3: jobs that kill the process that works on them, once or every time, and jobs that want more memory than there is."""
+"""R3: jobs that kill the process that works on them, once or every time, and jobs that want too much memory."""
 
 from __future__ import annotations
 

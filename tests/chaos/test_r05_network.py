@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from tests.chaos.bench import ChaosBench
-from tests.chaos.load import UNAVAILABLE, Load, kind
+from tests.chaos.load import UNAVAILABLE, WORKING_SECONDS, Load, await_all_working, kind
 from tests.chaos.noop_work import noop_spec
 from tests.chaos.outcome import Outcome, Scenario
 from tests.support.faults.freezing import frozen
@@ -21,9 +21,7 @@ from tests.support.tiny import make_checkpoint
 
 ANSWER_SECONDS = 10.0
 """In which the API answers whatever the network does: it waits 1 s for Redis, and the machine may be busy."""
-WORKING_SECONDS = 60.0
 LATENCY_SECONDS = 0.2
-STARTED = b'"event": "attempt started"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +109,6 @@ def look(service: Service, fault: str) -> Iterator[str]:
             continue
         if kind(answer) != UNAVAILABLE:
             yield f"{fault}: GET {path} answered {kind(answer)} after {time.monotonic() - began:.1f} s"
-
-
-def await_all_working(bench: ChaosBench) -> float:
-    """Until every worker has begun an attempt since now; the seconds it took. Raises TimeoutError naming the deaf."""
-    began = time.monotonic()
-    logs = {number: bench.logs / f"worker-{number}.log" for number in (worker.number for worker in bench.workers)}
-    deaf = {number: log.stat().st_size for number, log in logs.items()}
-    while deaf:
-        if time.monotonic() - began > WORKING_SECONDS:
-            raise TimeoutError(f"workers {sorted(deaf)} took no job in {WORKING_SECONDS:g} s")
-        time.sleep(0.2)
-        deaf = {number: size for number, size in deaf.items() if STARTED not in logs[number].read_bytes()[size:]}
-    return time.monotonic() - began
 
 
 SCENARIO = Scenario(

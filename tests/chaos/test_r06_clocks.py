@@ -16,6 +16,8 @@ from tests.support.faults.clock import VARIABLE
 MONTH_SECONDS = 30 * 86400
 LONGER_THAN_A_LEASE_MS = 3000
 BOUND_SECONDS = 60.0
+TAKEN = "ascribe:unacked_index"
+"""Where kombu keeps the messages that are being worked on, by the time of the worker that took them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,9 @@ def await_both(bench: ChaosBench) -> float:
     """Days between the clocks by which the workers told the broker what they have taken from it."""
     deadline = time.monotonic() + BOUND_SECONDS
     while time.monotonic() < deadline:
-        times = [at for _, at in bench.server.zrange("ascribe:unacked_index", 0, -1, withscores=True)]
-        if len(times) > 1:
-            return (max(times) - min(times)) / 86400
+        first, last = (bench.server.zrange(TAKEN, 0, 0, desc=desc, withscores=True) for desc in (False, True))
+        if first != last:
+            return (float(last[0][1]) - float(first[0][1])) / 86400
         time.sleep(0.02)
     raise TimeoutError
 

@@ -27,7 +27,7 @@ LATE_WRITES = {
 @dataclass(frozen=True, slots=True)
 class Sizes:
     while_running: int
-    """Rounds for each kind of late write in which another works on the job by then: the fence alone tells them apart."""
+    """Rounds for each kind of late write in which another is at the job by then: the fence alone tells them apart."""
     after_end: int
     """Rounds for each kind in which the job has ended by then."""
 

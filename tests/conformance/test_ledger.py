@@ -12,6 +12,7 @@ from ascribe.errors import Conflict, Expired, IdempotencyReused, InternalError, 
 from ascribe.job import JobState
 from ascribe.ledger.base import Claim, IdempotencyKey, JobFilter, LeaseLost, Ledger, Policy, Ring, WorkerInfo
 from ascribe.ledger.ids import new_job_id
+from ascribe.ledger.values import MOST_DOUBLINGS, RUNG_AGAIN
 from ascribe.view import SpecView
 from tests.conformance.conftest import MakeBench
 from tests.support.ledger import (
@@ -47,6 +48,7 @@ LATE_WRITES: dict[str, Callable[[Ledger, Claim], object]] = {
     "commit": lambda ledger, old: ledger.commit(old, manifest()),
     "fail": lambda ledger, old: ledger.fail(old, ERROR),
     "cancelled": lambda ledger, old: ledger.cancelled(old),
+    "hand_back": lambda ledger, old: ledger.hand_back(old),
 }
 
 # -- create, get, list ----------------------------------------------------------------------------------------
@@ -524,6 +526,14 @@ def test_a_result_deleted_while_it_is_read_ends_the_reading(ledger: Ledger, benc
 # -- upkeep ---------------------------------------------------------------------------------------------------
 
 
+def test_a_turn_is_taken_by_one_caller_in_its_time(bench: Bench) -> None:
+    assert bench.ledger.take_turn("sweep", 0.2)
+    assert not bench.ledger.take_turn("sweep", 0.2)
+    assert bench.ledger.take_turn("another", 0.2)
+    bench.advance(0.2)
+    assert bench.ledger.take_turn("sweep", 0.2)
+
+
 def test_a_job_is_rung_once_and_again_when_nobody_claims_it(bench: Bench) -> None:
     jobs = [create(bench.ledger) for _ in range(3)]
     once = [Ring(job_id, 1) for job_id in jobs]
@@ -549,6 +559,18 @@ def test_rings_of_a_job_that_waits_long_get_rarer(make_bench: MakeBench) -> None
     assert sum(counts) <= 5
 
 
+def test_only_the_first_of_a_long_queue_are_rung_again(make_bench: MakeBench) -> None:
+    bench = make_bench(Policy(ring_again_seconds=0.2))
+    jobs = [create(bench.ledger) for _ in range(RUNG_AGAIN + 3)]
+    assert [ring.job_id for ring in rings(bench.ledger)] == jobs
+    bench.advance(0.2)
+    assert [ring.job_id for ring in rings(bench.ledger)] == jobs[:RUNG_AGAIN]
+    for job_id in jobs[:RUNG_AGAIN]:
+        claim(bench.ledger, job_id)
+    bench.advance(0.2 * 2**MOST_DOUBLINGS)
+    assert [ring.job_id for ring in rings(bench.ledger)] == jobs[RUNG_AGAIN:]
+
+
 def test_an_expired_lease_queues_the_job_again(bench: Bench) -> None:
     old = running(bench.ledger)
     bench.ledger.progress(old, PROGRESS)
@@ -562,6 +584,32 @@ def test_an_expired_lease_queues_the_job_again(bench: Bench) -> None:
     assert [(a.number, a.outcome) for a in job.attempts] == [(1, "lost")]
     assert bench.ledger.claim(old.job_id, 1, "w2") is None
     assert claim(bench.ledger, old.job_id, attempt=2).fence > old.fence
+
+
+def test_a_worker_that_was_seen_to_die_is_not_waited_for(ledger: Ledger) -> None:
+    mourned, other = running(ledger), running(ledger)
+    cancelling = running(ledger)
+    ledger.request_cancel(cancelling.job_id)
+    for job_id in (mourned.job_id, cancelling.job_id):
+        ledger.mourn(job_id, 1, "w1")
+    ledger.mourn(other.job_id, 1, "w2")
+    ledger.mourn(other.job_id, 2, "w1")
+    ledger.mourn(create(ledger), 1, "w1")
+
+    found = ledger.reconcile()
+
+    assert found.requeued == (mourned.job_id,)
+    assert [attempt.outcome for attempt in ledger.get(mourned.job_id).attempts] == ["lost"]
+    assert ledger.get(cancelling.job_id).status == JobState.CANCELLED
+    assert ledger.get(other.job_id).status == JobState.RUNNING
+
+
+def test_a_late_word_of_a_death_harms_no_later_attempt(ledger: Ledger) -> None:
+    ledger.hand_back(first := running(ledger))
+    claim(ledger, first.job_id, 2)
+    ledger.mourn(first.job_id, 1, "w1")
+    assert ledger.reconcile().requeued == ()
+    ledger.mourn(new_job_id(), 1, "w1")
 
 
 def test_a_job_that_loses_every_worker_fails(bench: Bench) -> None:

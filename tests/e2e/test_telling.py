@@ -113,4 +113,4 @@ def test_metrics_tell_how_it_went(told: Told) -> None:
     assert 'ascribe_solver_relative_residual_bucket{le="1e-06",solver="schulz"} 1.0' in told.metrics
     for phase in PHASES:
         assert f'ascribe_job_duration_seconds_count{{phase="{phase}",solver="schulz"}} 1.0' in told.metrics
-    assert "ascribe_workers 1.0" in told.metrics
+    assert 'ascribe_workers{queue="cpu"} 1.0' in told.metrics

@@ -49,6 +49,7 @@ CALLS: dict[str, Callable[[Ledger, Claim], object]] = {
     "fail": lambda ledger, one: ledger.fail(one, ERROR),
     "cancelled": lambda ledger, one: ledger.cancelled(one),
     "hand_back": lambda ledger, one: ledger.hand_back(one),
+    "mourn": lambda ledger, one: ledger.mourn(one.job_id, 1, "w1"),
     "offer": lambda ledger, one: ledger.offer(one, "env", ["a"]),
     "take": lambda ledger, one: ledger.take(one.job_id, "w2", "env"),
     "keep": lambda ledger, one: ledger.keep(part_of(one)),
@@ -63,6 +64,7 @@ CALLS: dict[str, Callable[[Ledger, Claim], object]] = {
     "workers": lambda ledger, _: ledger.workers(),
     "announce_gradients": lambda ledger, _: ledger.announce_gradients("f", 1),
     "announced_gradients": lambda ledger, _: ledger.announced_gradients("f"),
+    "take_turn": lambda ledger, _: ledger.take_turn("sweep", 1),
 }
 
 
@@ -284,6 +286,19 @@ def cancel(ledger: Ledger, owner: Claim) -> None:
     ledger.cancelled(owner)
 
 
+def hand_back(ledger: Ledger, owner: Claim) -> None:
+    ledger.hand_back(owner)
+
+
+def share(ledger: Ledger, owner: Claim) -> None:
+    """Work in each of its states: finished, taken, open."""
+    ledger.offer(owner, "env", ["a", "b", "c"])
+    for end in (ledger.finish, ledger.keep):
+        part = ledger.take(owner.job_id, "w2", "env")
+        assert part is not None
+        end(part)
+
+
 def commit_too_late(ledger: Ledger, owner: Claim) -> None:
     ledger.request_cancel(owner.job_id)
     ledger.commit(owner, manifest("mean"))
@@ -299,18 +314,20 @@ def succeed_and_delete(ledger: Ledger, owner: Claim) -> None:
     ledger.delete(owner.job_id)
 
 
-@pytest.mark.parametrize("end", [fail, cancel, commit_too_late, lose, succeed_and_delete])
-def test_no_score_stays_where_none_can_be_read(
+@pytest.mark.parametrize("end", [fail, cancel, hand_back, commit_too_late, lose, succeed_and_delete])
+def test_no_score_stays_where_none_can_be_read_and_no_work_where_nobody_works(
     make_tenant: Callable[[Policy], Tenant], end: Callable[[Ledger, Claim], None]
 ) -> None:
     tenant = make_tenant(Policy(lease_seconds=0.02))
     owner = running(tenant.ledger)
     tenant.ledger.stage(owner, "mean", [b"1234"])
-    assert len(tenant.keys("scores:*")) == 1
+    share(tenant.ledger, owner)
+    shared = ("scores:*", "parts:*", "work:*", "finished:*", "calls")
+    assert [len(tenant.keys(pattern)) for pattern in shared] == [1] * 5
 
     end(tenant.ledger, owner)
 
-    assert tenant.keys("scores:*") == []
+    assert [tenant.keys(pattern) for pattern in shared] == [[]] * 5
 
 
 def test_scores_expire_from_the_commit_on_and_never_stay_for_ever(make_tenant: Callable[[Policy], Tenant]) -> None:
@@ -332,7 +349,9 @@ def test_scores_expire_from_the_commit_on_and_never_stay_for_ever(make_tenant: C
 def test_nothing_of_a_deleted_job_stays_but_what_was_counted(make_tenant: Callable[[Policy], Tenant]) -> None:
     tenant = make_tenant(POLICY)
     job_id = create(tenant.ledger, idempotency=IdempotencyKey("k", "body"))
-    succeed(tenant.ledger, claim(tenant.ledger, job_id), mean=b"1234")
+    owner = claim(tenant.ledger, job_id)
+    share(tenant.ledger, owner)
+    succeed(tenant.ledger, owner, mean=b"1234")
     tenant.ledger.delete(job_id)
 
     assert tenant.keys() == ["totals"]
@@ -342,7 +361,9 @@ def test_nothing_of_an_expired_job_stays_but_what_was_counted(make_tenant: Calla
     policy = Policy(result_ttl_seconds=0.1, record_ttl_seconds=0.2, idempotency_ttl_seconds=0.2)
     tenant = make_tenant(policy)
     job_id = create(tenant.ledger, idempotency=IdempotencyKey("k", "body"))
-    succeed(tenant.ledger, claim(tenant.ledger, job_id), mean=b"1234")
+    owner = claim(tenant.ledger, job_id)
+    share(tenant.ledger, owner)
+    succeed(tenant.ledger, owner, mean=b"1234")
     time.sleep(0.25)
     tenant.ledger.reconcile()
 

@@ -66,6 +66,23 @@ def test_a_frozen_server_is_a_503_and_a_thawed_one_takes_the_job(tmp_path: Path)
         server.wait()
 
 
+def test_a_request_under_way_is_finished_when_the_service_is_told_to_stop(tmp_path: Path) -> None:
+    rows = [b'{"text": "row %d", "label": 0}\n' % number for number in range(10)]
+    with running_service(free_port(), tmp_path, ASCRIBE_UPLOADS_DIR=str(tmp_path / "uploads")) as service:
+
+        def body() -> Iterator[bytes]:
+            yield rows[0]
+            time.sleep(0.3)
+            service.process.terminate()
+            time.sleep(0.7)
+            yield from rows[1:]
+
+        headers = {"Content-Type": "application/x-ndjson"}
+        answer = service.client.post("/v1/datasets", content=body(), headers=headers)
+        assert (answer.status_code, answer.json()["rows"]) == (201, 10), answer.text
+        assert service.process.wait(10) == -signal.SIGTERM, "uvicorn ends by the signal when all is done"
+
+
 def test_a_key_is_asked_for_and_compared(tmp_path: Path) -> None:
     key = "a-secret-of-some-length"
     with _service(free_port(), tmp_path, ASCRIBE_API_KEY=key) as client:

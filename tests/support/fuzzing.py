@@ -65,7 +65,11 @@ def make_app(folder: Path) -> FastAPI:
     write_rows(root / "topics" / "train.jsonl", 30)
     ledger = MemoryLedger(Policy(max_queued_jobs=10_000))
     settings = ServiceSettings(
-        data_root=root, uploads_dir=folder / "uploads", api_key=SecretStr(KEY), reconcile_seconds=0.05
+        data_root=root,
+        uploads_dir=folder / "uploads",
+        results_dir=folder / "results",
+        api_key=SecretStr(KEY),
+        reconcile_seconds=0.05,
     )
     return create_app(settings, ledger=ledger, doorbell=Player(ledger))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ascribe.job import Progress
 from ascribe.result import Manifest
+from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from tests.support.tiny import make_checkpoint, make_rows, write_rows
@@ -33,6 +35,9 @@ class Shelf:
 
     def stage(self, name: str, chunks: Iterable[bytes]) -> None:
         self.staged[name] = b"".join(chunks)
+
+    def spill(self, columns: Columns) -> None:
+        """All vectors are staged."""
 
     def announce(self, gradient_fingerprint: str, rows: int) -> None:
         self.announced[gradient_fingerprint] = rows
@@ -86,3 +91,8 @@ def make_spec(
         }
         | changes
     )
+
+
+def no_help(spec: JobSpec, on_rows: Callable[[int], None]) -> AbstractContextManager[Callable[[str], None]]:
+    """For a worker whose jobs have no parts: it is never called."""
+    raise NotImplementedError

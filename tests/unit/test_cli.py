@@ -179,6 +179,35 @@ def test_report_writes_the_page(tmp_path: Path) -> None:
     assert page.read_text() == "<html>"
 
 
+def test_retry_prints_the_new_job_and_waits_for_it() -> None:
+    api = FakeApi(job(retry_of=JOB_ID))
+    result = run(api, "retry", JOB_ID)
+    assert (result.exit_code, result.stdout) == (0, JOB_ID + "\n")
+    assert api.requests[0].url.path == f"/v1/jobs/{JOB_ID}:retry"
+    assert run(FakeApi(job(), job("failed")), "retry", JOB_ID, "--wait").exit_code == 3
+    assert json.loads(run(FakeApi(job(retry_of=JOB_ID)), "retry", JOB_ID, "--json").stdout)["retry_of"] == JOB_ID
+
+
+def test_show_tells_the_history_of_attempts() -> None:
+    times = {"started_at": "2026-01-01T10:00:00Z", "ended_at": "2026-01-01T10:05:00Z"}
+    attempts = [
+        {"number": 1, "worker": "host-17", "outcome": "lost", **times},
+        {"number": 2, "worker": "host-18", "outcome": "handed_back", **times},
+        {"number": 3, "worker": "host-19", "started_at": "2026-01-01T10:06:00Z"},
+    ]
+    shown = run(FakeApi(job("running", attempt=3, attempts=attempts)), "show", JOB_ID).stdout
+    lines = dict(line.split("\t") for line in shown.splitlines())
+    assert [lines[f"attempt {n}"].split(", ")[0] for n in (1, 2, 3)] == [
+        "lost; worker host-17",
+        "handed back; worker host-18",
+        "at work; worker host-19",
+    ]
+    assert lines["attempt 1"].count(" to ") == 1
+    assert " to " not in lines["attempt 3"]
+    once = run(FakeApi(job("running", attempts=attempts[2:])), "show", JOB_ID).stdout
+    assert "host-19" not in once
+
+
 def test_cancel_delete_methods_limits_version() -> None:
     assert run(FakeApi(job("cancelling")), "cancel", JOB_ID).stdout == "cancelling\n"
     assert run(FakeApi(httpx.Response(204)), "delete", JOB_ID).exit_code == 0

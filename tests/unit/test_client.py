@@ -55,6 +55,17 @@ def test_a_lost_reply_is_repeated_with_the_same_key(call: Call) -> None:
     assert first == second
 
 
+def test_a_retry_has_a_key_too(call: Call) -> None:
+    api = FakeApi(httpx.ReadError("reset"), job(retry_of=JOB_ID))
+    assert call(api, lambda client: client.retry(JOB_ID)).retry_of == JOB_ID
+    first, second = api.requests
+    assert (first.method, first.url.path) == ("POST", f"/v1/jobs/{JOB_ID}:retry")
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+    api = FakeApi(job())
+    call(api, lambda client: client.retry(JOB_ID, idempotency_key="mine"))
+    assert api.requests[0].headers["Idempotency-Key"] == "mine"
+
+
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_what_is_retryable_is_tried_again(call: Call, status: int) -> None:
     api = FakeApi(problem(status), problem(status), job())

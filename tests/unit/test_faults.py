@@ -163,6 +163,16 @@ def test_the_server_does_not_notice_a_half_open_connection(port: int, proxy: Fau
     assert proxy.connections == 1
 
 
+def test_a_connection_is_cut_at_its_words_and_only_once(port: int, proxy: FaultyProxy, echo: Echo) -> None:
+    with connected(port) as one, connected(port) as other:
+        proxy.cut_next(b"now")
+        one.sendall(b"do it now")
+        with pytest.raises(ConnectionResetError):
+            one.recv(1000)
+        assert said(other, b"and now?") == b"and now?"
+    assert bytes(echo.heard) == b"hellohelloand now?"
+
+
 def test_where_no_server_is_connections_are_cut(proxy: FaultyProxy) -> None:
     with (
         proxy.before(free_port()) as port,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from ascribe.errors import StorageFailed
 from ascribe.job import Phase, Progress
 from ascribe.store import Store
+from tests.support.disk import files_no_larger_than
 from tests.support.jobs import TRAIN, VALIDATION, Shelf, Workshop, make_spec, make_workshop
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
@@ -174,17 +174,6 @@ def test_another_job_takes_the_room_after_it_was_made(
         in_the_second_shard(workshop, take)
     assert len(shards(workshop)) == 1
     assert workshop.run(make_spec())[0].diagnostics.cache["train"].hit_rows == 16
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """The kernel refuses the write, as a full disk does, without filling one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_disk_that_is_full_in_mid_write_leaves_nothing_half_written(workshop: Workshop) -> None:

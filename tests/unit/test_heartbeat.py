@@ -126,3 +126,26 @@ def test_an_outage_longer_than_the_lease_is_a_lost_lease(ledger: FlakyLedger) ->
     with heartbeat(ledger, owner) as beat:
         assert beat.lost.wait(5)
     assert time.monotonic() - begun >= LEASE_SECONDS
+
+
+def test_a_part_is_kept_by_the_same_thread(ledger: FlakyLedger) -> None:
+    owner = running(ledger)
+    ledger.offer(owner, "env", ["a"])
+    part = ledger.take(owner.job_id, "w2", "env")
+    assert part is not None
+    with (
+        heartbeat(ledger, owner),
+        Heartbeat(
+            lambda: ledger.keep(part),
+            {"part": part.name},
+            lease_seconds=LEASE_SECONDS,
+            every_seconds=0.03,
+            stall_seconds=60,
+            on_hung=lambda: None,
+        ) as beat,
+    ):
+        time.sleep(LEASE_SECONDS * 2)
+        assert ledger.take(owner.job_id, "w3", "env") is None
+        assert not beat.cancel_requested.is_set()
+        ledger.request_cancel(owner.job_id)
+        assert beat.lost.wait(5)

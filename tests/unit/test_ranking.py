@@ -7,8 +7,8 @@ from array import array
 
 import pytest
 
-from service.results.ranking import Rankings, rank
-from service.results.schemas import Order
+from ascribe.results.ranking import RankedOrder, rank
+from service.results.ranking import Rankings
 
 SCORES = array("f", [0.5, -2.0, 0.5, 2.0, -0.0, 0.0, -2.0, 1.0])
 
@@ -21,7 +21,7 @@ SCORES = array("f", [0.5, -2.0, 0.5, 2.0, -0.0, 0.0, -2.0, 1.0])
         ("absolute", [1, 3, 6, 7, 0, 2, 4, 5]),
     ],
 )
-def test_equal_scores_stay_in_row_order(order: Order, expected: list[int]) -> None:
+def test_equal_scores_stay_in_row_order(order: RankedOrder, expected: list[int]) -> None:
     assert list(rank(SCORES, order)) == expected
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ascribe.errors import QueueUnavailable
-from ascribe.ledger.base import Call, Policy, Reconciled, Ring
+from ascribe.ledger.base import Call, Policy, Reconciled, Ring, WorkerInfo
 from ascribe.ledger.memory import MemoryLedger
 from ascribe.ledger.upkeep import Upkeep
 from tests.support.ledger import claim, create
@@ -117,6 +117,34 @@ def test_a_ring_that_failed_is_sent_later(
     facts = [(record.__dict__["waiting"], record.__dict__["error"]) for record in caplog.records]
     assert set(facts) == {(3, "ConnectionError")}
     assert "password" not in str([vars(record) for record in caplog.records])
+
+
+def offer(ledger: FlakyLedger) -> str:
+    """A job with two parts, and a worker beside its owner to help."""
+    for worker in ("w1", "w2"):
+        ledger.register_worker(WorkerInfo(worker, "cpu", {}, "sdpa", 4096, 256, "cpu", "env"), ttl_seconds=60)
+    owner = claim(ledger, create(ledger))
+    ledger.offer(owner, "env", ["a", "b"])
+    return owner.job_id
+
+
+def test_helpers_are_called(bell: Bell, start: Callable[[float], Upkeep], ledger: FlakyLedger) -> None:
+    job_id = offer(ledger)
+    start(60)
+    until(lambda: bell.called == [Call(job_id)])
+
+
+def test_a_call_that_failed_is_forgotten(bell: Bell, ledger: FlakyLedger) -> None:
+    offer(ledger)
+    bell.broken.set()
+    upkeep = Upkeep(ledger, bell, every_seconds=0.02)
+    upkeep.start()
+    until(lambda: bell.tried == 1)
+    bell.broken.clear()
+    create(ledger)
+    until(lambda: len(bell.rung) == 1)
+    upkeep.stop()
+    assert bell.called == []
 
 
 def test_the_ledger_may_be_gone_for_a_while(

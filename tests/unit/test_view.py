@@ -26,7 +26,7 @@ def test_every_kind_of_source_has_a_view() -> None:
 @pytest.mark.parametrize("kind", SOURCES)
 @pytest.mark.parametrize("rows", [False, True])
 def test_a_view_reads_back_as_it_was_written(kind: str, rows: bool) -> None:
-    asked = spec(train={"source": SOURCES[kind]}, labels={"team": "support"})
+    asked = spec(train={"source": SOURCES[kind]}, labels={"team": "support"}, queue="gpu", priority="low")
 
     view = SpecView.of(asked, rows=rows)
 

@@ -27,6 +27,7 @@ class FaultyProxy:
         self.latency_seconds = 0.0
         """Each way, from now on."""
         self._swallows = frozenset[str]()
+        self._cut_at: bytes | None = None
         self._links: set[_Link] = set()
 
     @contextmanager
@@ -72,6 +73,10 @@ class FaultyProxy:
         """RST to the clients' ends alone: the server believes them alive, and what it sends them is gone."""
         self._at_once(lambda link: link.abort(both=False))
 
+    def cut_next(self, words: bytes) -> None:
+        """RST to both ends of the connection that next sends ``words``, which do not arrive."""
+        self._cut_at = words
+
     # -- inside -------------------------------------------------------------------------------------------------
     def _at_once(self, do: Callable[[_Link], None]) -> None:
         async def to_all() -> None:
@@ -102,6 +107,10 @@ class FaultyProxy:
         with contextlib.suppress(ConnectionError):
             while piece := await reader.read(PIECE_BYTES):
                 await asyncio.sleep(self.latency_seconds)
+                if what == "requests" and self._cut_at is not None and self._cut_at in piece:
+                    self._cut_at = None
+                    link.abort(both=True)
+                    return
                 silent = silent or what in self._swallows
                 if not silent:
                     writer.write(piece)
