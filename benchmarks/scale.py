@@ -84,7 +84,7 @@ def study(folder: Path, *, quick: bool = False) -> Iterator[Table]:
 def _measure(rank: int, tokens: int, sizes: Sizes) -> Cell:
     """Processor seconds of each phase on MiniLM with a fresh adapter: its values do not matter to the time."""
     torch.set_num_threads(1)
-    subject = demo_subject()
+    subject = demo_subject(progress=False)
     rows = subject.write_rows("scale", sizes.rows, tokens)
     with TemporaryDirectory() as scratch:
         fresh = replace(subject, adapter=_adapter(subject, rank))
@@ -265,7 +265,7 @@ def _ledger_step() -> Cell:
         server = start_server(Path(scratch), port, append_only=True)
         ledger = RedisLedger(f"redis://127.0.0.1:{port}/0", tenant="scale", policy=Policy(), timeout_seconds=10)
         try:
-            job_id = ledger.create(new_job_id(), demo_subject().spec("rows", "rows")).job.id
+            job_id = ledger.create(new_job_id(), demo_subject(progress=False).spec("rows", "rows")).job.id
             claim = ledger.claim(job_id, 1, "one")
             assert claim is not None
             started = time.perf_counter()

@@ -90,9 +90,9 @@ class Subject:
             yield {"id": f"{name}-{index}", "text": text, "label": first["label"]}
 
 
-def demo_subject() -> Subject:
-    """The demo's data root, fine-tuned here and now where that has not been done."""
-    return Subject(prepare(DEMO), BASE, ADAPTER, f"{ROWS}/train.jsonl")
+def demo_subject(*, progress: bool = True) -> Subject:
+    """The demo's data root, fine-tuned here and now where that has not been done; ``progress`` says so and shows it."""
+    return Subject(prepare(DEMO, progress=progress), BASE, ADAPTER, f"{ROWS}/train.jsonl")
 
 
 def load(subject: Subject, spec: JobSpec, cache_dir: Path) -> tuple[Inputs, LoadedModel, WorkerSettings]:

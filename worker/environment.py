@@ -16,6 +16,8 @@ from ascribe.fingerprint import fingerprint
 from ascribe.ledger.base import WorkerInfo
 from ascribe.settings import WorkerSettings
 
+IDENTITY = ".identity"
+"""In a cache directory: the file that says which one it is."""
 PACKAGES = ("ascribe", "torch", "transformers", "peft", "tokenizers", "safetensors")
 
 
@@ -95,10 +97,10 @@ def _identity(folder: Path) -> str:
 
     A worker whose folder cannot carry one shares with nobody.
     """
-    name, given = folder / ".identity", uuid4().hex
+    name, given = folder / IDENTITY, uuid4().hex
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), tempfile.NamedTemporaryFile("w", dir=folder, prefix=".identity-") as file:
+        with suppress(FileExistsError), tempfile.NamedTemporaryFile("w", dir=folder, prefix=f"{IDENTITY}-") as file:
             file.write(given)
             file.flush()
             os.link(file.name, name)

@@ -45,6 +45,7 @@ def run(job_id: str, attempt: int) -> None:
 @shared_task(name=HELP_TASK)  # type: ignore[untyped-decorator]
 def help_(job_id: str) -> None:
     """Take parts of a job that another worker owns. Safe to run twice, and at any time."""
+    draining.refuse()
     if not draining.told.is_set():
         help_with(job_id, equipment())
 

@@ -22,6 +22,7 @@ from tests.support.faults.small_disk import CannotMount, filled, small_disk
 from tests.support.jobs import make_spec
 from tests.support.tiny import make_checkpoint, make_rows, write_rows
 from tests.support.waiting import await_that
+from worker.environment import IDENTITY
 
 SHARD_ROWS = 16
 ROWS = 800
@@ -158,7 +159,7 @@ def leftovers(cache: Path) -> Iterator[str]:
     """What is on the disk and is not the whole of something."""
     files = Store(cache, max_bytes=None).files
     for path in cache.rglob("*"):
-        if path.name.startswith(".") and path.name != LOCK:
+        if path.name.startswith(".") and path.name not in (LOCK, IDENTITY):
             yield f"{path.name} was left behind"
         elif path.suffix == ".safetensors":
             try:

@@ -118,7 +118,7 @@ SCENARIO = Scenario(
     title="50 POSTs with one Idempotency-Key at once, 200 times; one of two APIs SIGKILLed under some",
     must="exactly one job a key",
     run=run,
-    short=Sizes(keys=5, callers=50, kill_every=3),
+    short=Sizes(keys=6, callers=50, kill_every=1),
     long=Sizes(keys=200, callers=50, kill_every=5),
 )
 
