@@ -77,7 +77,7 @@ def _attempt(claim: Claim, equipment: Equipment) -> None:
             on_hung=end_this_process,
         ) as heartbeat:
             ended = _work(claim, equipment, heartbeat)
-    except LeaseLost:
+    except (LeaseLost, QueueUnavailable):  # away for as long as a lease: no fault of the job, which goes on elsewhere
         ended = {"outcome": "lost"}
     level = logging.INFO if ended["outcome"] in ("committed", "cancelled", "handed_back") else logging.WARNING
     log.log(level, "attempt ended", extra={**ended, "seconds": round(time.monotonic() - began, 3)})
@@ -89,7 +89,7 @@ def end_this_process() -> None:
 
 
 def _work(claim: Claim, equipment: Equipment, heartbeat: Heartbeat) -> dict[str, str]:
-    """How it ended, in words for the log. Raises LeaseLost."""
+    """How it ended, in words for the log. Raises LeaseLost, QueueUnavailable."""
     ledger, settings = equipment.ledger, equipment.settings
     insist = Insist(settings.lease_seconds)
     try:
@@ -105,7 +105,7 @@ def _work(claim: Claim, equipment: Equipment, heartbeat: Heartbeat) -> dict[str,
     except Draining:
         insist(lambda: ledger.hand_back(claim))
         return {"outcome": "handed_back"}
-    except LeaseLost:
+    except (LeaseLost, QueueUnavailable):
         raise
     except Exception as raised:  # noqa: BLE001 - told by explain
         error = explain(raised)

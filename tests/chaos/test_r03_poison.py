@@ -17,7 +17,8 @@ MAX_ATTEMPTS = 3
 MEMORY_BYTES = 4 << 30
 """Address space of a worker process; an idle one has some hundred MB."""
 TOO_MANY_MB = 8 << 10
-BOUND_SECONDS = 120.0
+BOUND_SECONDS = 300.0
+"""Every death costs its worker a new child, two seconds of a small machine."""
 KINDS = {
     "well": noop_spec(sleep_ms=20),
     "killed once": noop_spec(deaths=1),

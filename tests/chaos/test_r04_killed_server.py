@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,13 +36,21 @@ def run(folder: Path, sizes: Sizes) -> Outcome:
                 bench.start_server()
             _await_accepted(bench, sizes.server_kills * sizes.jobs_between)
         seconds = bench.checker.wait(BOUND_SECONDS)
-        outcome = bench.checker.outcome()
+        outcome, failed = bench.checker.outcome(), [*_failed(bench)]
     facts = {
         "server kills": sizes.server_kills,
         "refused with 503 problem+json": load.refusals[UNAVAILABLE],
         "ended s after the last kill": round(seconds, 1),
     }
-    return outcome.beside(Outcome(facts, load.wrong(UNAVAILABLE)))
+    return outcome.beside(Outcome(facts, (*load.wrong(UNAVAILABLE), *failed)))
+
+
+def _failed(bench: ChaosBench) -> Iterator[str]:
+    """A server that went away is no fault of the job."""
+    for job_id in bench.checker.accepted:
+        job = bench.ledger.get(job_id)
+        if job.error is not None:
+            yield f"{job_id} failed as {job.error.code}: {job.error.detail} ({job.attempts})"
 
 
 def _await_accepted(bench: ChaosBench, count: int) -> None:

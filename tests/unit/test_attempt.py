@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ascribe.errors import QueueUnavailable
 from ascribe.job import JobState, Phase
 from ascribe.ledger.base import Policy, model_key
 from ascribe.ledger.memory import MemoryLedger
@@ -67,6 +69,19 @@ def test_a_job_to_be_cancelled_is_not_handed_back() -> None:
 
     attend(job_id, 1, Equipment(equipment.settings, ledger, cancelled_meanwhile, no_help))
     assert ledger.get(job_id).status is JobState.CANCELLED
+
+
+def test_a_ledger_that_stays_away_fails_no_job() -> None:
+    ledger = MemoryLedger(Policy(lease_seconds=0.1))
+
+    def away(job: JobSpec, reporter: Reporter, sink: Sink, crew: Crew) -> Manifest:
+        raise QueueUnavailable("for longer than the lease")
+
+    job_id = create(ledger)
+    attend(job_id, 1, Equipment(WorkerSettings(), ledger, away, no_help))
+    assert ledger.get(job_id).status is JobState.RUNNING
+    time.sleep(0.11)
+    assert ledger.reconcile().requeued == (job_id,)
 
 
 def test_a_worker_takes_the_job_whose_model_it_has() -> None:
