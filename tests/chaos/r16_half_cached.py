@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.chaos.by_pytest import Sizes, run_pytest
 from tests.chaos.outcome import Outcome, Scenario
 
-PATHS = ("tests/e2e/test_crash.py",)
+PATHS = ("tests/e2e/test_crash.py", "tests/e2e/test_sharing.py")
 
 
 def run(folder: Path, sizes: Sizes) -> Outcome:
@@ -16,7 +16,7 @@ def run(folder: Path, sizes: Sizes) -> Outcome:
 
 SCENARIO = Scenario(
     name="R16",
-    title="a real worker SIGKILLed while it caches gradients",
+    title="a real worker SIGKILLed while it caches gradients, alone and with another",
     must="at most one shard recomputed, bit-identical scores",
     run=run,
     short=Sizes(),
