@@ -176,8 +176,8 @@ def test_a_connection_is_cut_at_its_words_and_only_once(port: int, proxy: Faulty
 def test_where_no_server_is_connections_are_cut(proxy: FaultyProxy) -> None:
     with (
         proxy.before(free_port()) as port,
+        pytest.raises(ConnectionResetError),  # while connecting, or after
         socket.create_connection(("127.0.0.1", port), timeout=5) as connection,
-        pytest.raises(ConnectionResetError),
     ):
         connection.recv(1000)
 
