@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +17,16 @@ from torch import Generator, Tensor
 from worker.ticks import tick
 
 _SLAB_BYTES = 32 * 2**20
+
+
+class Products(Protocol):
+    """A symmetric matrix ``[P, P]`` of which nothing but its products is known."""
+
+    @property
+    def size(self) -> int: ...
+
+    def matmul(self, x_PK: Tensor) -> Tensor:
+        """``A x``, ``[P, K]``."""
 
 
 class LinearOperator(ABC):

@@ -46,8 +46,7 @@ def run(job_id: str, attempt: int) -> None:
 def help_(job_id: str) -> None:
     """Take parts of a job that another worker owns. Safe to run twice, and at any time."""
     draining.refuse()
-    if not draining.told.is_set():
-        help_with(job_id, equipment())
+    help_with(job_id, equipment())
 
 
 @cache

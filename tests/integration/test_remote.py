@@ -13,12 +13,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import stamina
 
 from ascribe.embedded.server import free_port
 from ascribe.errors import NoRoom, StorageFailed
@@ -27,25 +25,7 @@ from ascribe.store.trouble import ATTEMPTS
 from tests.support.flaky import trouble
 from tests.support.objectstore import SECRET, ObjectStore
 
-
-@pytest.fixture(params=["folder", "s3"])
-def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Remote:
-    if request.param == "folder":
-        return Remote(f"file://{tmp_path}/far")
-    store: ObjectStore = request.getfixturevalue("object_store")
-    return Remote(f"{store.url}/{uuid4().hex}", store.options)
-
-
-@pytest.fixture
-def flaky(tmp_path: Path) -> Remote:
-    return Remote(f"flaky://{tmp_path}/far")
-
-
-@pytest.fixture(autouse=True)
-def impatient() -> Iterator[None]:
-    """As many tries as ever, without the pauses."""
-    with stamina.set_testing(True, attempts=100, cap=True):
-        yield
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def file(path: Path, content: bytes) -> Path:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-import stamina
 
 from ascribe.errors import NoRoom, StorageFailed
 from ascribe.store import Damaged, Store
@@ -16,29 +14,12 @@ from ascribe.store.remote import Remote
 from ascribe.store.shared import remove_shared, shared_entries
 from ascribe.store.trouble import ATTEMPTS
 from tests.support.flaky import trouble
-from tests.support.objectstore import ObjectStore
 
 CONTENT = b"content" * 100
 FACTS = {"rows": [0, 3]}
 
 
-@pytest.fixture(autouse=True)
-def impatient() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=100, cap=True):
-        yield
-
-
-@pytest.fixture(params=["folder", "s3"])
-def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Remote:
-    if request.param == "folder":
-        return Remote(f"file://{tmp_path}/far")
-    store: ObjectStore = request.getfixturevalue("object_store")
-    return Remote(f"{store.url}/{uuid4().hex}", store.options)
-
-
-@pytest.fixture
-def flaky(tmp_path: Path) -> Remote:
-    return Remote(f"flaky://{tmp_path}/far")
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def machine(tmp_path: Path, name: str, remote: Remote | None, max_bytes: int | None = None) -> Store:

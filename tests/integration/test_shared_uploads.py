@@ -6,12 +6,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-import stamina
 
 from ascribe.errors import StorageFailed
 from ascribe.settings import Settings
@@ -19,25 +16,13 @@ from ascribe.sources.shared_uploads import UNUSED_SECONDS, SharedUploads, open_u
 from ascribe.sources.uploads import Uploads
 from ascribe.store.remote import Remote
 from tests.support.flaky import trouble
-from tests.support.objectstore import ObjectStore
 
 ROWS = b'{"text": "undo a commit", "label": "coding"}\n'
 ID = f"ds_{hashlib.sha256(ROWS).hexdigest()}"
 RECORD = json.dumps({"id": ID, "format": "jsonl"}).encode()
 
 
-@pytest.fixture(autouse=True)
-def impatient() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=100, cap=True):
-        yield
-
-
-@pytest.fixture(params=["folder", "s3"])
-def remote(request: pytest.FixtureRequest, tmp_path: Path) -> Remote:
-    if request.param == "folder":
-        return Remote(f"file://{tmp_path}/far")
-    store: ObjectStore = request.getfixturevalue("object_store")
-    return Remote(f"{store.url}/{uuid4().hex}", store.options)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def machine(tmp_path: Path, name: str, remote: Remote) -> SharedUploads:

@@ -24,7 +24,7 @@ from ascribe.errors import PlanExceedsSteps
 from ascribe.lissa_bound import steps_needed
 from ascribe.status import SolveStatus
 from worker.eigen_operators import PreconditionedOperator
-from worker.operators import Damped, LinearOperator
+from worker.operators import Damped
 from worker.saved import Saved
 from worker.solvers.anchored import ANCHORS_PER_DECAY, AnchoredIteration, Schedule, Stochastic
 from worker.solvers.base import Stats, require
@@ -160,7 +160,7 @@ class Astra(Stochastic[AstraState]):
 
 
 @dataclass(frozen=True)
-class _Preconditioned(LinearOperator):
+class _Preconditioned:
     """``shift I + sign P^-1/2 A P^-1/2``, with the eigenvalues of ``P^-1 A``."""
 
     operator: Damped
@@ -169,16 +169,13 @@ class _Preconditioned(LinearOperator):
     sign: float = 1.0
 
     @property
-    def size(self) -> int:  # type: ignore[override]  # follows from the operator
+    def size(self) -> int:
         return self.operator.size
 
     def matmul(self, x_PK: Tensor) -> Tensor:
         damping = self.operator.damping
         y_PK = self.operator.matmul(self.examples.precondition_root(x_PK, damping))
         return self.shift * x_PK + self.sign * self.examples.precondition_root(y_PK, damping)
-
-    def trace(self) -> float:
-        raise NotImplementedError("Lanczos needs products alone")
 
 
 def _extremes(operator: Damped, examples: PreconditionedOperator, generator: Generator) -> tuple[float, float]:

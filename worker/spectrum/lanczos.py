@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Generator, Tensor
 
-from worker.operators import LinearOperator
+from worker.operators import LinearOperator, Products
 
 _MAX_LANCZOS_STEPS = 100
 
@@ -33,7 +33,7 @@ class RitzValue:
         return self.value + self.residual
 
 
-def lanczos(operator: LinearOperator, generator: Generator, tolerance: float = 1e-3) -> RitzValue:
+def lanczos(operator: Products, generator: Generator, tolerance: float = 1e-3) -> RitzValue:
     """The top Ritz value by Lanczos with full reorthogonalisation (Golub & Van Loan, section 10.1).
 
     Ends when the Ritz residual is at most ``tolerance`` times the value, or after 100 products.
