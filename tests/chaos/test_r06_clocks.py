@@ -58,9 +58,9 @@ def await_both(bench: ChaosBench) -> float:
     """Days between the clocks by which the workers told the broker what they have taken from it."""
     deadline = time.monotonic() + BOUND_SECONDS
     while time.monotonic() < deadline:
-        first, last = (bench.server.zrange(TAKEN, 0, 0, desc=desc, withscores=True) for desc in (False, True))
-        if first != last:
-            return (float(last[0][1]) - float(first[0][1])) / 86400
+        taken = bench.server.zrange(TAKEN, 0, -1, withscores=True)
+        if len(taken) > 1:
+            return (float(taken[-1][1]) - float(taken[0][1])) / 86400
         time.sleep(0.02)
     raise TimeoutError
 
