@@ -54,10 +54,13 @@ class Record(BaseModel):
 
 
 class RowInfo(Record):
-    """A row beside its scores. ``text`` is a preview, cut to the server's preview length."""
+    """A row beside its scores. ``text`` is a preview, cut to the server's preview length.
+
+    A language model's row has no label, and its text is prompt and completion.
+    """
 
     id: str
-    label: str
+    label: str | None
     text: str
 
 

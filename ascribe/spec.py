@@ -14,10 +14,12 @@ from pydantic_core import PydanticCustomError
 from ascribe.lissa_bound import minimum_steps
 from ascribe.spec_inputs import (
     DATASET_ID_PATTERN,
+    AnyInlineRow,
     Columns,
     DatasetSource,
     DatasetSpec,
     FileSource,
+    InlineCompletion,
     InlineRow,
     InlineSource,
     ModelSpec,
@@ -52,6 +54,7 @@ __all__ = [
     "DATASET_ID_PATTERN",
     "JOB_ID_PATTERN",
     "PAIRS",
+    "AnyInlineRow",
     "AstraSolver",
     "AutoSolver",
     "CgSolver",
@@ -66,6 +69,7 @@ __all__ = [
     "FileSource",
     "GaussNewton",
     "IdentitySolver",
+    "InlineCompletion",
     "InlineRow",
     "InlineSource",
     "JobSpec",
@@ -180,7 +184,30 @@ class JobSpec(Part):
         if isinstance(self.solver, LissaSolver):
             self._check_lissa(self.solver)
         self._check_selection()
+        self._check_task()
         return self
+
+    def _check_task(self) -> None:
+        row_form = InlineCompletion if self.model.task == "causal-lm" else InlineRow
+        for name, dataset in (("train", self.train), ("validation", self.validation)):
+            rows = dataset.source.rows if isinstance(dataset.source, InlineSource) else ()
+            for index, row in enumerate(rows):
+                if not isinstance(row, row_form):
+                    raise PydanticCustomError(
+                        "row_of_another_task",
+                        "a row of task '{task}' has the fields {fields}",
+                        {
+                            "task": self.model.task,
+                            "fields": " and ".join(f for f in row_form.model_fields if f not in ("id", "text_pair")),
+                            "pointer": f"/{name}/source/rows/{index}",
+                        },
+                    )
+        if self.model.task == "causal-lm" and isinstance(self.curvature, GaussNewton) and self.curvature.form == "rows":
+            raise PydanticCustomError(
+                "rows_of_a_vocabulary",
+                "a language model has a class for every token of its vocabulary: use form 'products' or 'auto'",
+                {"pointer": "/curvature/form"},
+            )
 
     def _check_nothing_to_invert(self) -> None:
         if self.damping is not None:

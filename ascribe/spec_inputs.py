@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictInt,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 
@@ -32,10 +42,16 @@ def _check_optional_path(value: str | None) -> str | None:
     return None if value is None else _check_path(value)
 
 
+Task = Literal["sequence-classification", "causal-lm"]
+
+
 class ModelSpec(Part):
     """The checkpoint: a base alone, or with a LoRA adapter; folders of safetensors below the data root."""
 
-    task: Literal["sequence-classification"] = "sequence-classification"
+    task: Task = Field(
+        default="sequence-classification",
+        description="What a row's loss is: of its label, or the mean over the tokens of its completion.",
+    )
     base: ShortText = Field(
         description="Folder of the base checkpoint, relative to the data root.", examples=["minilm"]
     )
@@ -50,6 +66,11 @@ class ModelSpec(Part):
         description="Precision the model runs in. Curvature is accumulated in float64 whatever this is.",
     )
     max_length: StrictInt = Field(default=128, ge=1, le=8192, description="Tokens a row is truncated to.")
+    cut_completions: Literal["refuse", "skip"] = Field(
+        default="refuse",
+        description="Rows of which max_length leaves no token of the completion: refuse the job, or leave them out and "
+        "say so. For task 'causal-lm'.",
+    )
 
     _paths = field_validator("base", "adapter")(_check_optional_path)
 
@@ -64,6 +85,12 @@ class Columns(Part):
     text: ColumnName = "text"
     text_pair: ColumnName | None = Field(default=None, description="Second text of a pair, for pair tasks.")
     label: ColumnName = Field(default="label", description="An integer class or one of the model's label names.")
+    prompt: ColumnName = Field(
+        default="prompt", description="What the model is given, for task 'causal-lm'; may be empty."
+    )
+    completion: ColumnName = Field(
+        default="completion", description="What it is to say, and what its loss is of, for task 'causal-lm'."
+    )
 
 
 class FileSource(Part):
@@ -93,11 +120,29 @@ class InlineRow(Part):
     label: StrictInt | str
 
 
+class InlineCompletion(Part):
+    """A row of a language model. Nothing is put between or around the two texts: they bring their own markers."""
+
+    id: RowId | None = None
+    prompt: str
+    completion: str
+
+
+def _row_form(value: Any) -> str:
+    fields = value if isinstance(value, dict) else dir(value)
+    return "completing" if "prompt" in fields or "completion" in fields else "labelled"
+
+
+AnyInlineRow = Annotated[
+    Annotated[InlineRow, Tag("labelled")] | Annotated[InlineCompletion, Tag("completing")], Discriminator(_row_form)
+]
+
+
 class InlineSource(Part):
-    """Rows carried in the request itself, up to 10 000."""
+    """Rows carried in the request itself, up to 10 000, all of one form."""
 
     kind: Literal["inline"]
-    rows: tuple[InlineRow, ...] = Field(min_length=1, max_length=10_000)
+    rows: tuple[AnyInlineRow, ...] = Field(min_length=1, max_length=10_000)
 
     @model_validator(mode="after")
     def _all_or_no_ids(self) -> Self:

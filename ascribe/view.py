@@ -9,13 +9,13 @@ from typing import Annotated, Self
 
 from pydantic import Field
 
-from ascribe.spec import DatasetSource, DatasetSpec, FileSource, InlineRow, InlineSource, JobSpec
+from ascribe.spec import AnyInlineRow, DatasetSource, DatasetSpec, FileSource, InlineSource, JobSpec
 
 
 class InlineView(InlineSource):
     """Rows that were carried in the request."""
 
-    rows: tuple[InlineRow, ...] = Field(default=(), max_length=10_000, description="Empty unless asked for.")
+    rows: tuple[AnyInlineRow, ...] = Field(default=(), max_length=10_000, description="Empty unless asked for.")
     row_count: int = Field(ge=1, description="How many rows the request carried.")
 
 

@@ -54,7 +54,7 @@ def measure(subject: Subject, sizes: Sizes) -> Iterator[Row]:
 
 def _plain(model: torch.nn.Module, batch: Batch) -> None:
     model.zero_grad(set_to_none=True)
-    cross_entropy(model(**batch.inputs).logits, batch.labels_N).backward()  # type: ignore[no-untyped-call]  # no annotations
+    cross_entropy(model(**batch.inputs).logits, batch.labels_M).backward()  # type: ignore[no-untyped-call]  # no annotations
 
 
 def _one_by_one(model: torch.nn.Module, batch: Batch) -> None:
@@ -62,5 +62,5 @@ def _one_by_one(model: torch.nn.Module, batch: Batch) -> None:
         # Without the padding that the row has in our batch: alone it needs none.
         length = int(batch.inputs["attention_mask"][index].sum())
         inputs = {name: value[index : index + 1, :length] for name, value in batch.inputs.items()}
-        _plain(model, Batch((0,), inputs, batch.labels_N[index : index + 1]))
+        _plain(model, Batch((0,), inputs, batch.labels_M[index : index + 1]))
         _ = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}

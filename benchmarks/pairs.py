@@ -119,7 +119,7 @@ def _train(model: nn.Module, parameters: list[nn.Parameter], batches: Sequence[B
     for _ in range(EPOCHS):
         for index in torch.randperm(len(batches)).tolist():
             batch = batches[index]
-            loss = nn.functional.cross_entropy(model(**batch.inputs).logits, batch.labels_N)
+            loss = nn.functional.cross_entropy(model(**batch.inputs).logits, batch.labels_M)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # theirs has no annotations
             optimizer.step()

@@ -102,7 +102,7 @@ def _fields(location: Sequence[str | int], body: Any, *, missing: bool) -> list[
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
         else:
-            break
+            continue
         fields.append(part)
         if part in _TAGGED:
             next(parts, None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -12,13 +14,56 @@ from transformers import PreTrainedTokenizerBase
 from ascribe.sources.rows import Rows
 
 
+@dataclass(frozen=True)
+class Targets:
+    """The tokens that a language model is asked for, ``M`` in all: row after row, in each from left to right.
+
+    ``place_M`` is where in its row the model predicts the token: the place before it. ``count_N`` says how many
+    targets each row of the batch has, at least one.
+    """
+
+    place_M: Tensor
+    count_N: tuple[int, ...]
+
+    @cached_property
+    def row_M(self) -> Tensor:
+        """The target's row in the batch."""
+        return torch.arange(len(self.count_N)).repeat_interleave(torch.tensor(self.count_N)).to(self.place_M.device)
+
+    @cached_property
+    def weight_M(self) -> Tensor:
+        """``1 / T_n``, float64: a row's loss is the mean over its targets."""
+        return 1 / torch.tensor(self.count_N, dtype=torch.float64, device=self.place_M.device)[self.row_M]
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``positions`` are the rows' places in the slice the batches were made of."""
+    """``positions`` are the rows' places in the slice the batches were made of.
+
+    Without ``targets`` a row is one prediction, and ``labels_M`` has its label; with them the targets' tokens.
+    """
 
     positions: tuple[int, ...]
     inputs: Mapping[str, Tensor]
-    labels_N: Tensor
+    labels_M: Tensor
+    targets: Targets | None = None
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Predictions of each row."""
+        return self.targets.count_N if self.targets else (1,) * len(self.positions)
+
+    def span(self, row: int) -> slice:
+        """Where the predictions of the batch's ``row`` stand."""
+        start = sum(self.counts[:row])
+        return slice(start, start + self.counts[row])
+
+    def mean_by_row(self, value_M: Tensor) -> Tensor:
+        """Of one value for each prediction, the mean over each row's, ``[N]``."""
+        if self.targets is None:
+            return value_M
+        total_N = value_M.new_zeros(len(self.positions))
+        return total_N.index_add(0, self.targets.row_M, value_M * self.targets.weight_M.to(value_M))
 
 
 def make_batches(
@@ -32,17 +77,62 @@ def make_batches(
     device: str,
 ) -> list[Batch]:
     """Batches of ``rows[start:stop]``, each at most ``token_budget`` padded tokens (or a single longer row)."""
-    pairs = list(rows.text_pairs[start:stop]) if rows.text_pairs else None
-    encoded = tokenizer(list(rows.texts[start:stop]), pairs, truncation=True, max_length=max_length)
-    lengths = [len(ids) for ids in encoded["input_ids"]]
+    if rows.completions is None:
+        pairs = list(rows.text_pairs[start:stop]) if rows.text_pairs else None
+        encoded = tokenizer(list(rows.texts[start:stop]), pairs, truncation=True, max_length=max_length)
+        columns = dict(encoded)
+        targets: list[range] | None = None
+    else:
+        tokens, targets = encode(rows.texts[start:stop], rows.completions[start:stop], tokenizer, max_length)
+        columns = {"input_ids": tokens, "attention_mask": [[1] * len(ids) for ids in tokens]}
+    lengths = [len(ids) for ids in columns["input_ids"]]
     batches = []
     for positions in pack(lengths, token_budget):
         padded = tokenizer.pad(
-            {name: [column[p] for p in positions] for name, column in encoded.items()}, return_tensors="pt"
+            {name: [column[p] for p in positions] for name, column in columns.items()},
+            return_tensors="pt",
+            padding_side=None if targets is None else "right",
         )
-        labels_N = torch.tensor([rows.labels[start + p] for p in positions], device=device)
-        batches.append(Batch(positions, {name: tensor.to(device) for name, tensor in padded.items()}, labels_N))
+        inputs = {name: tensor.to(device) for name, tensor in padded.items()}
+        if targets is None:
+            labels_N = torch.tensor([rows.labels[start + p] for p in positions], device=device)
+            batches.append(Batch(positions, inputs, labels_N))
+        else:
+            batches.append(_with_targets(positions, inputs, [targets[p] for p in positions]))
     return batches
+
+
+def encode(
+    prompts: Sequence[str], completions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[list[list[int]], list[range]]:
+    """Tokens of every row, prompt and completion joined and cut at ``max_length``, and which of them are targets.
+
+    The two are tokenised apart, so that the border between them does not depend on what stands beside it. Special
+    tokens are those that the tokenizer puts before a prompt, and those that the texts spell. The first token of a row
+    has nothing to be predicted from: it is no target.
+    """
+    # What a tokenizer puts after a text would stand between prompt and completion.
+    before = _put_before(tokenizer)
+    given = tokenizer(list(prompts), add_special_tokens=False, verbose=False)["input_ids"]
+    said = tokenizer(list(completions), add_special_tokens=False, verbose=False)["input_ids"]
+    tokens = [[*before, *prompt, *completion][:max_length] for prompt, completion in zip(given, said, strict=True)]
+    firsts = [max(1, len(before) + len(prompt)) for prompt in given]
+    return tokens, [range(min(first, len(ids)), len(ids)) for ids, first in zip(tokens, firsts, strict=True)]
+
+
+def _put_before(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    marked: list[int] = tokenizer("a")["input_ids"]
+    plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    starts = [at for at in range(len(marked) - len(plain) + 1) if marked[at : at + len(plain)] == plain]
+    return marked[: starts[0]] if starts else []
+
+
+def _with_targets(positions: tuple[int, ...], inputs: Mapping[str, Tensor], targets: Sequence[range]) -> Batch:
+    tokens_NT = inputs["input_ids"]
+    counts = tuple(len(target) for target in targets)
+    place_M = torch.tensor(list(chain.from_iterable(targets)), device=tokens_NT.device) - 1
+    found = Targets(place_M, counts)
+    return Batch(positions, inputs, tokens_NT[found.row_M, place_M + 1], found)
 
 
 def pack(lengths: Sequence[int], token_budget: int) -> list[tuple[int, ...]]:

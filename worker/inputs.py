@@ -9,8 +9,9 @@ from ascribe.fingerprint import gradient_fingerprint
 from ascribe.limits import check_cells, check_model, check_solutions
 from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
-from ascribe.sources.rows import Labels, Rows, read_rows
+from ascribe.sources.rows import Labels, Rows, labels_of, read_rows
 from ascribe.spec import JobSpec, QueryOf
+from worker.completions import CutCompletions
 from worker.environment import versions
 from worker.models import ModelKey
 
@@ -21,9 +22,10 @@ class Inputs:
 
     checkpoint: Checkpoint
     key: ModelKey
-    labels: Labels
+    labels: Labels | None
     train: Rows
     validation: Rows
+    warnings: tuple[str, ...] = ()
 
 
 def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
@@ -36,9 +38,10 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
     """
     checkpoint = inspect_checkpoint(settings.data_root, spec.model, spec.parameters)
     check_model(spec, checkpoint, settings)
-    labels = Labels(checkpoint.num_labels, checkpoint.label_names)
-    train = read_rows(settings, spec.train, "/train", labels)
-    validation = read_rows(settings, spec.validation, "/validation", labels)
+    labels = labels_of(checkpoint)
+    cut = CutCompletions(checkpoint, spec.model)
+    train = cut.leave_out(read_rows(settings, spec.train, "/train", labels), "/train")
+    validation = cut.leave_out(read_rows(settings, spec.validation, "/validation", labels), "/validation")
     check_cells(spec, len(train), len(validation), settings)
     check_solutions(spec, checkpoint, len(validation), settings)
     key = ModelKey(
@@ -50,7 +53,7 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
     )
     if spec.query_of is not None:
         _check_unchanged(spec.query_of, key, train)
-    return Inputs(checkpoint, key, labels, train, validation)
+    return Inputs(checkpoint, key, labels, train, validation, tuple(cut.warnings))
 
 
 def _check_unchanged(asked: QueryOf, key: ModelKey, train: Rows) -> None:

@@ -204,11 +204,12 @@ def _vectors(spec: JobSpec, scored: Scored, solved: SolvedBlocks, train: Gradien
     return vectors | {TRAIN_LOSS: train.loss_N}
 
 
-def _row_infos(rows: Rows, labels: Labels, preview: int) -> list[RowInfo]:
-    pairs = rows.text_pairs or ("",) * len(rows)
+def _row_infos(rows: Rows, labels: Labels | None, preview: int) -> list[RowInfo]:
+    seconds = rows.text_pairs or rows.completions or ("",) * len(rows)
+    names = [None] * len(rows) if labels is None else [labels.name(label) for label in rows.labels]
     return [
-        RowInfo(id=identifier, label=labels.name(label), text=f"{text} ⏎ {pair}"[:preview] if pair else text[:preview])
-        for identifier, text, pair, label in zip(rows.ids, rows.texts, pairs, rows.labels, strict=True)
+        RowInfo(id=identifier, label=name, text=" ⏎ ".join(filter(None, (text, second)))[:preview])
+        for identifier, text, second, name in zip(rows.ids, rows.texts, seconds, names, strict=True)
     ]
 
 
@@ -253,7 +254,7 @@ def _diagnostics(
         damping_path=damping_path(planned.spec, solved, scored),
         role_of_inverse=role_of_inverse(planned.spec, scored),
         workers=dict(sorted(passes.rows_by.items())),
-        warnings=(*pieces.inputs.checkpoint.warnings, *pieces.warnings(), *solved.warnings),
+        warnings=(*pieces.inputs.checkpoint.warnings, *pieces.inputs.warnings, *pieces.warnings(), *solved.warnings),
     )
 
 

@@ -46,14 +46,14 @@ class ParquetRows:
         schema = self._file.schema_arrow
         described = [f"{field.name} ({field.type})" for field in schema]
         chosen = []
-        for role in ("id", "text", "text_pair", "label"):
-            name = getattr(names, role)
-            if name is None or (role == "id" and name not in schema.names):
+        for role, name in names:
+            if role == "id" and name not in schema.names:
                 continue
             if name not in schema.names:
                 raise missing_column(pointer, role, described)
-            wanted = "texts" if role.startswith("text") else "texts or integers"
-            if not _holds(schema.field(name).type, integers=not role.startswith("text")):
+            integers = role in ("id", "label")
+            if not _holds(schema.field(name).type, integers=integers):
+                wanted = "texts or integers" if integers else "texts"
                 message = f"the column must hold {wanted}, it holds {str(schema.field(name).type)[:64]}"
                 raise InvalidInput.at(f"{pointer}/columns/{role}", "column_type", message)
             chosen.append(name)

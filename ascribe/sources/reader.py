@@ -53,10 +53,12 @@ def main() -> None:
 
 
 def parse_roles(stated: dict[str, Any]) -> Roles:
-    names = stated["labels"]["names"]
+    labels = stated["labels"]
+    if labels is not None:
+        labels = Labels(labels["count"], None if labels["names"] is None else tuple(labels["names"]))
     return Roles(
         ColumnNames(**stated["columns"]),
-        Labels(stated["labels"]["count"], None if names is None else tuple(names)),
+        labels,
         stated["limit"],
         stated["pointer"],
     )

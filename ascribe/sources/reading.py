@@ -30,10 +30,13 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """What the rows are read for; ``pointer`` is the dataset's place in the spec (``/train``)."""
+    """What the rows are read for; ``pointer`` is the dataset's place in the spec (``/train``).
+
+    A language model's rows have no labels.
+    """
 
     columns: ColumnNames
-    labels: Labels
+    labels: Labels | None
     limit: int | None
     pointer: str
 

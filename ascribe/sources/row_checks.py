@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -48,19 +48,29 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class ColumnNames:
-    """The file's column for each role."""
+    """The file's column for each role. A language model's rows have no label: two texts, prompt and completion."""
 
     id: str | None
     text: str
     text_pair: str | None
-    label: str
+    label: str | None
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """The roles that have a column, as the caller knows them, and the column."""
+        for field in ("id", "text", "text_pair", "label"):
+            column = getattr(self, field)
+            if column is not None:
+                yield self.role(field), column
+
+    def role(self, field: str) -> str:
+        return {"text": "prompt", "text_pair": "completion"}.get(field, field) if self.label is None else field
 
 
 class CheckedRow(NamedTuple):
     id: str | None
     text: str
     text_pair: str | None
-    label: int
+    label: int | None
 
 
 def missing_column(pointer: str, role: str, existing: Iterable[str]) -> InvalidInput:
@@ -84,7 +94,7 @@ class RowChecker:
     The first row decides for all whether there are ids, second texts, and names or numbers for labels.
     """
 
-    def __init__(self, columns: ColumnNames, labels: Labels, pointer: str, *, pair_required: bool) -> None:
+    def __init__(self, columns: ColumnNames, labels: Labels | None, pointer: str, *, pair_required: bool) -> None:
         self._columns, self._labels, self._pointer = columns, labels, pointer
         self._pair_required = pair_required
         self._rows = 0
@@ -106,7 +116,7 @@ class RowChecker:
                 self._id(index, raw),
                 self._text(index, "text", raw.get(self._columns.text)),
                 self._text_pair(index, raw),
-                self._label(index, raw),
+                None if self._labels is None else self._label(index, raw, self._labels),
             )
         self._rows += 1
         return None if self._problem_count else row
@@ -119,14 +129,11 @@ class RowChecker:
             raise InvalidInput(f"{self._problem_count} problem(s) in the rows", errors=self._problems)
 
     def _settle(self, first: dict[str, Any]) -> None:
-        columns = self._columns
-        required = {"text": columns.text, "label": columns.label}
-        if columns.text_pair and self._pair_required:
-            required["text_pair"] = columns.text_pair
-        for role, column in required.items():
-            if column not in first:
+        optional = {"id"} if self._pair_required else {"id", "text_pair"}
+        for role, column in self._columns:
+            if role not in optional and column not in first:
                 raise missing_column(self._pointer, role, first)
-        self._has_pairs = columns.text_pair is not None and columns.text_pair in first
+        self._has_pairs = self._columns.text_pair is not None and self._columns.text_pair in first
 
     def _id(self, index: int, raw: dict[str, Any]) -> str | None:
         value = raw.get(self._columns.id) if self._columns.id else None
@@ -155,23 +162,25 @@ class RowChecker:
             return None
         return self._text(index, "text_pair", raw[column]) if self._has_pairs else None
 
-    def _text(self, index: int, role: str, value: Any) -> str:
-        if not isinstance(value, str) or not value.strip():
-            self._problem(index, role, "missing_text", "must be a text that is not empty")
+    def _text(self, index: int, field: str, value: Any) -> str:
+        role = self._columns.role(field)
+        if not isinstance(value, str) or not (value.strip() or role == "prompt"):
+            must = "must be a text" if role == "prompt" else "must be a text that is not empty"
+            self._problem(index, role, "missing_text", must)
             return ""
         if _has_surrogate(value):
             self._problem(index, role, "bad_text", "must be valid Unicode: it holds half of a surrogate pair")
             return ""
         return value
 
-    def _label(self, index: int, raw: dict[str, Any]) -> int:
-        value = raw.get(self._columns.label)
-        label = self._labels.parse(value)
+    def _label(self, index: int, raw: dict[str, Any], labels: Labels) -> int:
+        value = raw.get(self._columns.label or "")
+        label = labels.parse(value)
         if label is None:
             code = "missing_label" if value is None or value == "" else "label_out_of_range"
-            self._problem(index, "label", code, f"must be {self._labels.expected}")
+            self._problem(index, "label", code, f"must be {labels.expected}")
             return 0
-        is_name = self._labels.is_name(value)
+        is_name = labels.is_name(value)
         if self._label_is_name is None:
             self._label_is_name = is_name
         elif self._label_is_name != is_name:

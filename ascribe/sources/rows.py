@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from ascribe.fingerprint import canonical_json
 from ascribe.settings import Settings
+from ascribe.sources.checkpoints import Checkpoint
 from ascribe.sources.confined import read_confined
 from ascribe.sources.limits import ReadLimits
 from ascribe.sources.locate import locate
 from ascribe.sources.reading import Roles, check_count
 from ascribe.sources.row_checks import CheckedRow, ColumnNames, Labels, RowChecker
-from ascribe.spec import DatasetSpec, InlineSource
+from ascribe.spec import Columns, DatasetSpec, InlineSource
 
-__all__ = ["Labels", "Rows", "read_rows"]
+__all__ = ["Labels", "Rows", "labels_of", "read_rows"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Checked rows in their order. ``sha256`` covers texts and labels, in order, but not the ids."""
+    """Checked rows in their order. ``sha256`` covers texts and labels, in order, but not the ids.
+
+    A classifier's rows have ``labels``, a language model's ``completions`` to its prompts, the ``texts``.
+    """
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     text_pairs: tuple[str, ...] | None
     labels: tuple[int, ...]
     sha256: str
+    completions: tuple[str, ...] | None = None
+    places: tuple[int, ...] | None = None
+
+    def place(self, row: int) -> int:
+        """Where the row stands in its source: rows before it may have been left out."""
+        return row if self.places is None else self.places[row]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -36,20 +49,48 @@ class Rows:
         """``rows`` as columns. Where they have no ids they are numbered from 0."""
         ids: list[str] = []
         texts: list[str] = []
-        pairs: list[str] = []
+        seconds: list[str] = []
         labels: list[int] = []
         digest = hashlib.sha256()
         for index, row in enumerate(rows):
             ids.append(str(index) if row.id is None else row.id)
             texts.append(row.text)
-            labels.append(row.label)
+            if row.label is not None:
+                labels.append(row.label)
             if row.text_pair is not None:
-                pairs.append(row.text_pair)
+                seconds.append(row.text_pair)
             digest.update(canonical_json([row.text, row.text_pair, row.label]) + b"\n")
-        return cls(tuple(ids), tuple(texts), tuple(pairs) or None, tuple(labels), digest.hexdigest())
+        second = tuple(seconds) or None
+        pairs, completions = (second, None) if labels else (None, second)
+        return cls(tuple(ids), tuple(texts), pairs, tuple(labels), digest.hexdigest(), completions)
+
+    def without(self, places: Set[int]) -> Rows:
+        """All rows but these. ``sha256`` stays that of the rows as they were read."""
+
+        def kept(column: Sequence[T]) -> tuple[T, ...]:
+            return tuple(value for place, value in enumerate(column) if place not in places)
+
+        return replace(
+            self,
+            ids=kept(self.ids),
+            texts=kept(self.texts),
+            text_pairs=self.text_pairs and kept(self.text_pairs),
+            labels=kept(self.labels),
+            completions=self.completions and kept(self.completions),
+            places=kept(range(len(self))),
+        )
 
 
-def read_rows(settings: Settings, dataset: DatasetSpec, pointer: str, labels: Labels) -> Rows:
+def labels_of(checkpoint: Checkpoint) -> Labels | None:
+    """What a label of its rows may be; None: a language model, whose rows have completions."""
+    return (
+        None
+        if getattr(checkpoint, "task", "") == "causal-lm"
+        else Labels(checkpoint.num_labels, checkpoint.label_names)
+    )
+
+
+def read_rows(settings: Settings, dataset: DatasetSpec, pointer: str, labels: Labels | None) -> Rows:
     """All rows of ``dataset``; ``pointer`` is where it stands in the spec (``/train``).
 
     A file is read in a child process of limited memory and time: it may be anybody's.
@@ -61,16 +102,21 @@ def read_rows(settings: Settings, dataset: DatasetSpec, pointer: str, labels: La
     limits = ReadLimits.of(settings)
     if isinstance(dataset.source, InlineSource):
         return Rows.of(_inline_rows(dataset.source, dataset.limit, pointer, labels, limits))
-    names = dataset.columns
-    columns = ColumnNames(names.id, names.text, names.text_pair, names.label)
+    columns = _columns(dataset.columns, labels)
     file = locate(settings, dataset.source, f"{pointer}/source")
     return Rows.of(read_confined(file, Roles(columns, labels, dataset.limit, pointer), limits))
 
 
+def _columns(names: Columns, labels: Labels | None) -> ColumnNames:
+    if labels is None:
+        return ColumnNames(names.id, names.prompt, names.completion, None)
+    return ColumnNames(names.id, names.text, names.text_pair, names.label)
+
+
 def _inline_rows(
-    source: InlineSource, limit: int | None, pointer: str, labels: Labels, limits: ReadLimits
+    source: InlineSource, limit: int | None, pointer: str, labels: Labels | None, limits: ReadLimits
 ) -> Iterator[CheckedRow]:
-    columns = ColumnNames("id", "text", "text_pair", "label")
+    columns = _columns(Columns(text_pair="text_pair"), labels)
     checker = RowChecker(columns, labels, pointer, pair_required=False)
     for index, row in enumerate(source.rows[:limit]):
         check_count(index, limits, f"{pointer}/limit")

@@ -8,7 +8,7 @@ from ascribe.limits import check_cells, check_model, check_solutions
 from ascribe.settings import ServiceSettings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
 from ascribe.sources.locate import check_there
-from ascribe.sources.rows import Labels, Rows, read_rows
+from ascribe.sources.rows import Labels, Rows, labels_of, read_rows
 from ascribe.spec import DatasetSpec, InlineSource, JobSpec
 
 
@@ -28,7 +28,7 @@ def check(spec: JobSpec, settings: ServiceSettings, *, read_files: bool) -> Chec
     """
     checkpoint = inspect_checkpoint(settings.data_root, spec.model, spec.parameters)
     check_model(spec, checkpoint, settings)
-    labels = Labels(checkpoint.num_labels, checkpoint.label_names)
+    labels = labels_of(checkpoint)
     train = _rows(spec.train, "/train", labels, settings, read_files=read_files)
     validation = _rows(spec.validation, "/validation", labels, settings, read_files=read_files)
     if validation:
@@ -40,7 +40,7 @@ def check(spec: JobSpec, settings: ServiceSettings, *, read_files: bool) -> Chec
 
 
 def _rows(
-    dataset: DatasetSpec, pointer: str, labels: Labels, settings: ServiceSettings, *, read_files: bool
+    dataset: DatasetSpec, pointer: str, labels: Labels | None, settings: ServiceSettings, *, read_files: bool
 ) -> Rows | None:
     if not read_files and not isinstance(dataset.source, InlineSource):
         check_there(settings, dataset.source, f"{pointer}/source")

@@ -111,6 +111,6 @@ def _warnings(spec: JobSpec, train: Rows, checkpoint: Checkpoint, workers: list[
     if not workers:
         warnings.append(f"no worker of the queue '{spec.queue}' is alive: the job would wait until one comes")
     absent = checkpoint.num_labels - len(set(train.labels))
-    if absent:
+    if absent and train.completions is None:
         warnings.append(f"{absent} of the model's {checkpoint.num_labels} labels do not occur in the train rows")
     return warnings

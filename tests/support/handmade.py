@@ -203,7 +203,7 @@ def summary_of(scores: list[float], rows: list[RowInfo], bins: int = 40) -> Summ
         counts[min(bins - 1, int((score - low) / (high - low) * bins))] += 1
     scored = [ScoredRow(index=i, score=scores[i], **rows[i].model_dump()) for i in order]
     by_label = []
-    for label in sorted({row.label for row in rows}):
+    for label in sorted({row.label for row in rows if row.label is not None}):
         mine = [score for score, row in zip(scores, rows, strict=True) if row.label == label]
         negative = sum(score < 0 for score in mine) / len(mine)
         by_label.append(

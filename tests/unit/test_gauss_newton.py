@@ -205,8 +205,8 @@ def test_picked_rows_are_the_rows(tmp_path: Path) -> None:
     for batch in picked:
         torch.testing.assert_close(subject.model(**batch.inputs).logits, logits_NC[list(batch.positions)])
         assert batch.inputs["attention_mask"].any(dim=0).all()
-    all_labels = torch.cat([batch.labels_N for batch in subject.batches])
-    assert all(torch.equal(batch.labels_N, all_labels[list(batch.positions)]) for batch in picked)
+    all_labels = torch.cat([batch.labels_M for batch in subject.batches])
+    assert all(torch.equal(batch.labels_M, all_labels[list(batch.positions)]) for batch in picked)
 
 
 def test_refuses_what_has_no_rows() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def _close(actual: Sequence[KroneckerFactors], expected: Sequence[KroneckerFacto
 def test_factors_are_the_sums_they_are_said_to_be() -> None:
     model, batch = TokenNet(), make_batch(LENGTHS)
     logits_NC = model(**batch.inputs).logits
-    cotangent_NC = OfSampledLabel(1)(logits_NC.detach(), batch.labels_N, batch.positions)
+    cotangent_NC = OfSampledLabel(1)(logits_NC.detach(), batch.labels_M, batch.positions)
     inputs, outputs, hiddens = [], [], []
     for n, length in enumerate(LENGTHS):
         x_TI = batch.inputs["x_NTI"][n, :length]
@@ -76,6 +77,7 @@ def test_what_stands_in_the_padding_does_not_matter_nor_how_rows_are_batched() -
 class Independent:
     """Output gradients that have nothing to do with the inputs: every one of two with every row of three."""
 
+    is_root: ClassVar[bool] = True
     key = "independent"
 
     def __call__(self, _logits_NC: Tensor, _labels_N: Tensor, rows: Sequence[int], /) -> Tensor:

@@ -81,7 +81,7 @@ TRAIN_BATCHES, VALIDATION_BATCHES = batches(N, seed=1), batches(Q, seed=2)
 def whole(parts: Sequence[Batch]) -> tuple[Tensor, Tensor]:
     """Inputs and labels in the order of the rows."""
     order = torch.tensor([position for batch in parts for position in batch.positions]).argsort()
-    return torch.cat([batch.inputs["x"] for batch in parts])[order], torch.cat([b.labels_N for b in parts])[order]
+    return torch.cat([batch.inputs["x"] for batch in parts])[order], torch.cat([b.labels_M for b in parts])[order]
 
 
 class Dense:
@@ -194,7 +194,7 @@ def test_only_the_named_parameters_move() -> None:
 
     def frozen(parts: Sequence[Batch]) -> list[Batch]:
         with torch.no_grad():
-            return [Batch(b.positions, {"x": model.net[:2](b.inputs["x"])}, b.labels_N) for b in parts]
+            return [Batch(b.positions, {"x": model.net[:2](b.inputs["x"])}, b.labels_M) for b in parts]
 
     alone = Pbrf(hidden, blocks_of(hidden), frozen(TRAIN_BATCHES), frozen(VALIDATION_BATCHES), damping=DAMPING)
     torch.testing.assert_close(response.difference_Q, alone.respond(0).difference_Q, rtol=1e-6, atol=1e-12)

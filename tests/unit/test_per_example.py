@@ -53,7 +53,7 @@ def test_gradients_equal_autograd(tmp_path: Path, model_type: str, selection: st
             (single,) = make_batches(
                 rows, position, position + 1, loaded.tokenizer, max_length=16, token_budget=24, device="cpu"
             )
-            loss = cross_entropy(loaded.model(**single.inputs).logits, single.labels_N)
+            loss = cross_entropy(loaded.model(**single.inputs).logits, single.labels_M)
             expected = torch.cat([g.flatten() for g in _autograd(loaded.model, checkpoint.blocks, loss)])
             torch.testing.assert_close(grad_NP[i], expected.float(), rtol=1e-5, atol=1e-7)
             torch.testing.assert_close(loss_N[i], loss.float())

@@ -11,19 +11,21 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, vmap
+from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ascribe.sources.checkpoints import BlockShape
 from worker.data import Batch
 from worker.gradients.per_example import plain_name
+from worker.gradients.predictions import predict
 
 Logits = Callable[[Mapping[str, Tensor]], Tensor]
 Middle = Callable[[Tensor, Tensor], Tensor]
-"""Of logits ``[N, C]`` and tangents ``[K, N, C]``, both float64: cotangents ``[K, N, C]``."""
+"""Of logits ``[M, C]`` and tangents ``[K, M, C]``, both float64: cotangents ``[K, M, C]``."""
 
 # Tangents that go through the model at once: 8 take 3 times as long as one, and memory grows with them.
 _TANGENTS = 8
+_TANGENT_BYTES = 256 << 20  # of their images in the logits
 _DIFFERENCES_NOTE = (
     "a layer of this model has no forward-mode derivative: its Gauss-Newton products are central differences of a "
     "float64 copy of the model."
@@ -31,7 +33,7 @@ _DIFFERENCES_NOTE = (
 
 
 class LogitsJacobian:
-    """``J`` ``[N * C, P]`` for any batch, with columns in the order and orientation of per-example gradients.
+    """``J`` ``[M * C, P]`` for any batch, with columns in the order and orientation of per-example gradients.
 
     ``J x`` is forward-mode; attention runs in its mathematical form for it, which has a derivative where the fused
     kernels have none. Where another layer has none, ``J x`` is central differences of a float64 copy of the model, and
@@ -62,14 +64,16 @@ class LogitsJacobian:
         value = {name: tensor.detach().requires_grad_() for name, tensor in self._values().items()}
         with sdpa_kernel(SDPBackend.MATH):
             with torch.enable_grad():
-                logits_NC = logits(value)
-            exact_NC = logits_NC.detach().double()
-            for start in range(0, x_PK.shape[1], _TANGENTS):
-                tangent_KNC = self._push(logits, x_PK[:, start : start + _TANGENTS].to(logits_NC))
-                cotangent_KNC = middle(exact_NC, tangent_KNC.double()).to(logits_NC.dtype)
-                for column, cotangent_NC in enumerate(cotangent_KNC, start):
+                logits_MC = logits(value)
+            exact_MC = logits_MC.detach().double()
+            # A vocabulary of tangents is large: as many at once as fit, beside the model's own.
+            step = min(_TANGENTS, max(1, _TANGENT_BYTES // exact_MC.nbytes))
+            for start in range(0, x_PK.shape[1], step):
+                tangent_KMC = self._push(logits, x_PK[:, start : start + step].to(logits_MC))
+                cotangent_KMC = middle(exact_MC, tangent_KMC.double()).to(logits_MC.dtype)
+                for column, cotangent_MC in enumerate(cotangent_KMC, start):
                     gradients = torch.autograd.grad(
-                        logits_NC, list(value.values()), cotangent_NC, retain_graph=True, materialize_grads=True
+                        logits_MC, list(value.values()), cotangent_MC, retain_graph=True, materialize_grads=True
                     )
                     for part, gradient in zip(self._parts, gradients, strict=True):
                         y_PK[part.columns, column] = part.flat(gradient).to(y_PK)
@@ -80,24 +84,18 @@ class LogitsJacobian:
             return int(self._logits(batch)(self._values()).shape[1])
 
     def _push(self, logits: Logits, x_PK: Tensor) -> Tensor:
-        """``J x`` for each column, ``[K, N, C]``."""
+        """``J x`` for each column, ``[K, M, C]``."""
         value = self._values()
         tangents = {part.name: part.shaped(x_PK.T) for part in self._parts}
         with torch.no_grad():
             if self.form == "forward_mode":
-                pushed_KNC: Tensor = vmap(lambda tangent: jvp(logits, (value,), (tangent,))[1])(tangents)
-                return pushed_KNC
+                pushed_KMC: Tensor = vmap(lambda tangent: jvp(logits, (value,), (tangent,))[1])(tangents)
+                return pushed_KMC
             columns = ({name: tensor[k] for name, tensor in tangents.items()} for k in range(x_PK.shape[1]))
             return torch.stack([_difference(logits, value, tangent) for tangent in columns])
 
     def _logits(self, batch: Batch) -> Logits:
-        inputs = dict(batch.inputs)
-
-        def logits(value: Mapping[str, Tensor]) -> Tensor:
-            logits_NC: Tensor = functional_call(self.model, dict(value), kwargs=inputs).logits
-            return logits_NC
-
-        return logits
+        return lambda value: predict(self.model, batch, value)
 
     def _values(self) -> dict[str, Tensor]:
         named = dict(self.model.named_parameters())
@@ -154,7 +152,7 @@ def _difference(logits: Logits, value: Mapping[str, Tensor], tangent: Mapping[st
     length = float(torch.stack([part.norm() for part in tangent.values()]).norm())
     size = 1 + float(torch.stack([part.norm() for part in value.values()]).norm())
     step = torch.finfo(torch.float64).eps ** (1 / 3) * size / (length or 1.0)
-    ahead_NC = logits({name: part + step * tangent[name] for name, part in value.items()})
-    behind_NC = logits({name: part - step * tangent[name] for name, part in value.items()})
-    slope_NC: Tensor = (ahead_NC - behind_NC) / (2 * step)
-    return slope_NC
+    ahead_MC = logits({name: part + step * tangent[name] for name, part in value.items()})
+    behind_MC = logits({name: part - step * tangent[name] for name, part in value.items()})
+    slope_MC: Tensor = (ahead_MC - behind_MC) / (2 * step)
+    return slope_MC

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from worker.data import Batch, pack
+from worker.data import Batch, Targets, pack
 
 
 class Rebatch:
@@ -43,8 +43,9 @@ class Rebatch:
         names = self._owner_N[indices[0]].inputs
         inputs = {name: self._padded(name, indices) for name in names}
         places = [self._row(index) for index in indices]
-        labels_N = torch.stack([owner.labels_N[place] for owner, place in places])
-        return Batch(tuple(indices), inputs, labels_N)
+        spans = [owner.span(place) for owner, place in places]
+        labels_M = torch.cat([owner.labels_M[span] for (owner, _), span in zip(places, spans, strict=True)])
+        return Batch(tuple(indices), inputs, labels_M, _targets([owner for owner, _ in places], spans))
 
     def _padded(self, name: str, indices: Sequence[int]) -> Tensor:
         rows = []
@@ -57,3 +58,9 @@ class Rebatch:
     def _row(self, index: int) -> tuple[Batch, int]:
         owner = self._owner_N[index]
         return owner, index - owner.positions[0]
+
+
+def _targets(owners: Sequence[Batch], spans: Sequence[slice]) -> Targets | None:
+    """Those of rows out of several batches: places in a row, which stay what they are."""
+    parts = [owner.targets.place_M[span] for owner, span in zip(owners, spans, strict=True) if owner.targets]
+    return Targets(torch.cat(parts), tuple(map(len, parts))) if parts else None

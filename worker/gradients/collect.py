@@ -5,7 +5,7 @@ No batch crosses a shard: a shard computed again, or by another worker, has the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def gradient_pass(
             loss_N[positions], grad_NP[positions] = batch_loss_N.float().cpu(), batch_grad_NP.cpu()
             on_rows(len(positions))
         memory.give_back()
-        _check_finite(loss_N, grad_NP, span.start, pointer)
+        _check_finite(loss_N, grad_NP, [rows.place(row) for row in range(span.start, span.stop)], pointer)
         return Saved({"grad": grad_NP}, {"loss": loss_N.tolist()})  # a float32 comes back from JSON as it was
 
     return Pass(
@@ -81,12 +81,12 @@ def gradient_pass(
     )
 
 
-def _check_finite(loss_N: Tensor, grad_NP: Tensor, start: int, pointer: str) -> None:
+def _check_finite(loss_N: Tensor, grad_NP: Tensor, places: Sequence[int], pointer: str) -> None:
     # A sum in float64 is finite if and only if every float32 term is, and unlike isfinite needs no copy of the shard.
     finite_N = torch.isfinite(loss_N) & torch.isfinite(grad_NP.sum(1, dtype=torch.float64))
     if finite_N.all():
         return
-    bad = [start + int(i) for i in (~finite_N).nonzero().flatten()]
+    bad = [places[int(i)] for i in (~finite_N).nonzero().flatten()]
     problems = [
         Problem(f"{pointer}/source/rows/{row}", "non_finite", "loss or gradient is not finite") for row in bad[:20]
     ]

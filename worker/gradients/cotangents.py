@@ -1,6 +1,8 @@
-"""What is differentiated: the vector that is pulled back from the logits to the parameters, one for every row.
+"""What is differentiated: the vector that is pulled back from the logits to the parameters, one for every prediction.
 
-A per-example gradient is ``J_n^T c_n`` with the logits' Jacobian ``J_n`` ``[C, P]`` and a cotangent ``c_n`` ``[C]``.
+A per-example gradient is ``J_n^T c_n`` with the logits' Jacobian ``J_n`` ``[C, P]`` and a cotangent ``c_n`` ``[C]``. A
+language model's row has ``T`` predictions, and its loss is their mean: its gradient is ``sum_t J_t^T w c_t`` with
+``w = 1/T``, and ``w = 1/sqrt(T)`` where the cotangent is a square root of the loss's Hessian.
 The cotangent alone decides what the gradient is of: the loss, the model's own labels, or a square root of the
 Gauss-Newton Hessian. Cotangents are formed in float64, where ``p - 1`` of a sure row still has digits.
 """
@@ -9,51 +11,70 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import groupby
+from typing import ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
 class Cotangent(Protocol):
-    """``key`` stands in the fingerprint of what is cached: two cotangents of one key are the same function."""
+    """``key`` stands in the fingerprint of what is cached: two cotangents of one key are the same function.
+
+    ``is_root``: its outer products sum to a Hessian, or do so in expectation.
+    """
+
+    is_root: ClassVar[bool]
 
     @property
     def key(self) -> str: ...
 
-    def __call__(self, logits_NC: Tensor, labels_N: Tensor, rows: Sequence[int], /) -> Tensor:
-        """``c_NC`` float64 from float64 logits; ``rows`` are the rows' places in their dataset."""
+    def __call__(self, logits_MC: Tensor, labels_M: Tensor, rows: Sequence[int], /) -> Tensor:
+        """``c_MC`` float64, a tensor of its own, from float64 logits.
+
+        ``rows`` are the places in their dataset of the rows that the predictions are of, those of one row together.
+        """
 
 
 @dataclass(frozen=True)
 class OfLoss:
     """The gradient of the cross-entropy with the given label: ``p - e_y``."""
 
+    is_root: ClassVar[bool] = False
     key: str = "loss"
 
-    def __call__(self, logits_NC: Tensor, labels_N: Tensor, _rows: Sequence[int], /) -> Tensor:
-        return _residual(logits_NC, labels_N)
+    def __call__(self, logits_MC: Tensor, labels_M: Tensor, _rows: Sequence[int], /) -> Tensor:
+        return _residual(logits_MC, labels_M)
 
 
 @dataclass(frozen=True)
 class OfSampledLabel:
     """The gradient of the cross-entropy with a label drawn from the model: its second moment is the true Fisher matrix.
 
-    What a row draws depends on the seed and the row's place alone, not on the batch it stands in.
+    What a row draws depends on the seed and the row's place alone, not on the batch it stands in. Every prediction of a
+    row draws for itself, so that products between two of them vanish in expectation.
     """
 
+    is_root: ClassVar[bool] = True
     seed: int
 
     @property
     def key(self) -> str:
-        return f"sampled_label/{self.seed}"
+        return f"drawn_label/{self.seed}"
 
-    def __call__(self, logits_NC: Tensor, _labels_N: Tensor, rows: Sequence[int], /) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        uniform_N = torch.rand(max(rows) + 1, generator=generator, dtype=torch.float64)[list(rows)]
-        cumulative_NC = logits_NC.softmax(1).cumsum(1)
-        sampled_N = (uniform_N.to(logits_NC.device)[:, None] > cumulative_NC).sum(1)
-        return _residual(logits_NC, sampled_N.clamp(max=logits_NC.shape[1] - 1))
+    def __call__(self, logits_MC: Tensor, _labels_M: Tensor, rows: Sequence[int], /) -> Tensor:
+        uniform_M1 = torch.from_numpy(self._uniform(rows)).to(logits_MC.device)[:, None]
+        cumulative_MC = logits_MC.softmax(1).cumsum_(1)
+        sampled_M = torch.searchsorted(cumulative_MC, uniform_M1)[:, 0]
+        return _residual(logits_MC, sampled_M.clamp(max=logits_MC.shape[1] - 1))
+
+    def _uniform(self, rows: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """``[M]`` from a stream for every row: Philox counts, and goes to any place of its sequence at once."""
+        streams = (
+            (np.random.Philox(key=self.seed, counter=row << 64), sum(1 for _ in of)) for row, of in groupby(rows)
+        )
+        return np.concatenate([np.random.Generator(stream).random(count) for stream, count in streams])
 
 
 @dataclass(frozen=True)
@@ -65,24 +86,25 @@ class OfGaussNewton:
     of the Householder reflection that takes ``q`` to a coordinate axis span what is orthogonal to ``q``.
     """
 
+    is_root: ClassVar[bool] = True
     component: int
 
     @property
     def key(self) -> str:
         return f"gauss_newton/{self.component}"
 
-    def __call__(self, logits_NC: Tensor, _labels_N: Tensor, _rows: Sequence[int], /) -> Tensor:
-        root_NC = logits_NC.softmax(1).sqrt()
+    def __call__(self, logits_MC: Tensor, _labels_M: Tensor, _rows: Sequence[int], /) -> Tensor:
+        root_MC = logits_MC.softmax(1).sqrt()
         # The axis is the largest entry's: the reflection vector then has no cancellation, and the order of the other
         # axes is any order.
-        axis_N = root_NC.argmax(1)
-        axis_NC = torch.nn.functional.one_hot(axis_N, root_NC.shape[1]).to(root_NC.dtype)
-        mirror_NC = root_NC + axis_NC
+        axis_M = root_MC.argmax(1)
+        axis_MC = torch.nn.functional.one_hot(axis_M, root_MC.shape[1]).to(root_MC.dtype)
+        mirror_MC = root_MC + axis_MC
         # The component-th axis that is not the row's own.
-        other_N = self.component + (axis_N <= self.component).long()
-        other_NC = torch.nn.functional.one_hot(other_N, root_NC.shape[1]).to(root_NC.dtype)
-        along_N1 = (mirror_NC * other_NC).sum(1, keepdim=True) / (1 + root_NC.gather(1, axis_N[:, None]))
-        return root_NC * (other_NC - along_N1 * mirror_NC)
+        other_M = self.component + (axis_M <= self.component).long()
+        other_MC = torch.nn.functional.one_hot(other_M, root_MC.shape[1]).to(root_MC.dtype)
+        along_M1 = (mirror_MC * other_MC).sum(1, keepdim=True) / (1 + root_MC.gather(1, axis_M[:, None]))
+        return root_MC * (other_MC - along_M1 * mirror_MC)
 
 
 def cotangent_of(key: str) -> Cotangent:
@@ -90,14 +112,14 @@ def cotangent_of(key: str) -> Cotangent:
     match key.split("/"):
         case ["loss"]:
             return OfLoss()
-        case ["sampled_label", seed]:
+        case ["drawn_label", seed]:
             return OfSampledLabel(int(seed))
         case ["gauss_newton", component]:
             return OfGaussNewton(int(component))
     raise ValueError(f"no cotangent has the key {key!r}")
 
 
-def _residual(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
+def _residual(logits_MC: Tensor, labels_M: Tensor) -> Tensor:
     """``p - e_y``. The label's own entry is minus the sum of the others: it keeps its digits near ``p_y = 1``."""
-    residual_NC = logits_NC.softmax(1).scatter(1, labels_N[:, None], 0.0)
-    return residual_NC.scatter(1, labels_N[:, None], -residual_NC.sum(1, keepdim=True))
+    residual_MC = logits_MC.softmax(1).scatter(1, labels_M[:, None], 0.0)
+    return residual_MC.scatter(1, labels_M[:, None], -residual_MC.sum(1, keepdim=True))

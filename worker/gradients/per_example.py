@@ -22,6 +22,7 @@ from ascribe.sources.checkpoints import BlockShape
 from worker.data import Batch
 from worker.gradients.cotangents import Cotangent, OfLoss
 from worker.gradients.onednn import OneDnnLinear
+from worker.gradients.predictions import predict
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +70,20 @@ class PerExampleGradients:
 
     def differentiate(self, batch: Batch, start: int = 0) -> tuple[Tensor, Iterator[Call]]:
         """``loss_N``, and for every call of a selected layer its inputs and output gradients, float32 by token."""
-        rows = [start + position for position in batch.positions]
+        rows = [start + at for at, count in zip(batch.positions, batch.counts, strict=True) for _ in range(count)]
         with _recorded(self.linears) as calls, self._fast, torch.enable_grad():
-            logits_NC = self._model(**batch.inputs).logits
-            exact_NC = logits_NC.detach().double()
-            loss_N = nn.functional.cross_entropy(exact_NC, batch.labels_N, reduction="none").float()
-            cotangent_NC = self._of(exact_NC, batch.labels_N, rows).to(logits_NC.dtype)
+            logits_MC = predict(self._model, batch)
+            exact_MC = logits_MC.detach().double()
+            loss_N = batch.mean_by_row(nn.functional.cross_entropy(exact_MC, batch.labels_M, reduction="none")).float()
+            cotangent_MC = self._of(exact_MC, batch.labels_M, rows)
+            if batch.targets is not None:
+                weight_M = batch.targets.weight_M
+                cotangent_MC *= (weight_M.sqrt() if self._of.is_root else weight_M)[:, None]
             outputs = [_by_row(output, loss_N) for _, _, output in calls]
             # A layer may run for nothing: what it gave has no part in the loss, and its gradient is zero.
-            output_gradients = torch.autograd.grad(logits_NC, outputs, cotangent_NC, materialize_grads=True)
+            output_gradients = torch.autograd.grad(
+                logits_MC, outputs, cotangent_MC.to(logits_MC.dtype), materialize_grads=True
+            )
         return loss_N, (
             (linear, _tokens(input_), _tokens(output_gradient))
             for (linear, input_, _), output_gradient in zip(calls, output_gradients, strict=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ascribe.errors import InvalidInput
 from ascribe.result import Diagnostics
 from ascribe.sources.checkpoints import BlockShape
 from ascribe.sources.rows import Rows
@@ -76,6 +77,10 @@ def compare(
         ValueError: fewer than three rows, a row that is not there, no damping, a method that is none.
         AscribeError: what the spec, the data or the numbers of a method make impossible.
     """
+    if spec.model.task == "causal-lm":
+        raise InvalidInput.at(
+            "/model/task", "task_not_checked", "the check is for classifiers, not language models yet"
+        )
     specs = method_specs(spec, names, damping)
     if damping is None and spec.damping is None:
         raise ValueError("a spec without curvature has no damping to check with: give one")

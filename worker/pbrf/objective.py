@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ascribe.sources.checkpoints import BlockShape
 from worker.data import Batch
 from worker.gradients.cotangents import OfLoss
+from worker.gradients.predictions import predict
 from worker.pbrf.parameters import FlatParameters
 from worker.ticks import tick
 
@@ -64,7 +65,7 @@ class Objective:
             cotangent_NC = (logits_NC.detach().softmax(1) - start_NC) / self.rows
             if row in batch.positions:
                 at = batch.positions.index(row)
-                residual_NC = OfLoss()(logits_NC.detach(), batch.labels_N, batch.positions)
+                residual_NC = OfLoss()(logits_NC.detach(), batch.labels_M, batch.positions)
                 cotangent_NC[at] += weight * residual_NC[at]
             total_P += torch.autograd.grad(logits_NC, theta_P, cotangent_NC)[0]
         return total_P
@@ -74,15 +75,14 @@ class Objective:
         loss_Q = theta_P.new_empty(sum(len(batch.positions) for batch in batches))
         with torch.no_grad():
             for batch in batches:
-                loss_N = nn.functional.cross_entropy(self._logits(theta_P, batch), batch.labels_N, reduction="none")
+                loss_N = nn.functional.cross_entropy(self._logits(theta_P, batch), batch.labels_M, reduction="none")
                 loss_Q[list(batch.positions)] = loss_N
         return loss_Q
 
     def _logits(self, theta_P: Tensor, batch: Batch) -> Tensor:
         tick()
         named = self._parameters.named(theta_P)
-        logits_NC: Tensor = torch.func.functional_call(self._model, named, (), dict(batch.inputs)).logits
-        return logits_NC
+        return predict(self._model, batch, named)
 
 
 def count_rows(batches: Sequence[Batch]) -> int:

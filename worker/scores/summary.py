@@ -21,7 +21,9 @@ def summarize(score_N: Tensor, rows: list[RowInfo]) -> Summary:
         maximum=float(score_N.max()),
         share_negative=float((score_N < 0).double().mean()),
         histogram=_histogram(score_N),
-        by_label=tuple(_label(label, score_N, rows) for label in sorted({row.label for row in rows})),
+        by_label=tuple(
+            _label(label, score_N, rows) for label in sorted({row.label for row in rows if row.label is not None})
+        ),
         proponents=_scored(order[::-1][:TOP_ROWS], score_N, rows),
         opponents=_scored(order[:TOP_ROWS], score_N, rows),
     )
