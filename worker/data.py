@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,26 +14,27 @@ from transformers import PreTrainedTokenizerBase
 from ascribe.sources.rows import Rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Targets:
     """The tokens that a language model is asked for, ``M`` in all: row after row, in each from left to right.
 
-    ``place_M`` is where in its row the model predicts the token: the place before it. ``count_N`` says how many
-    targets each row of the batch has, at least one.
+    Attributes:
+        count_N: targets of each row of the batch, at least one.
+        row_M: the target's row in the batch.
+        place_M: where in its row the model predicts it: the place before it.
+        weight_M: ``1 / T_n``, float64: a row's loss is the mean over its targets.
     """
 
-    place_M: Tensor
     count_N: tuple[int, ...]
+    row_M: Tensor
+    place_M: Tensor
+    weight_M: Tensor
 
-    @cached_property
-    def row_M(self) -> Tensor:
-        """The target's row in the batch."""
-        return torch.arange(len(self.count_N)).repeat_interleave(torch.tensor(self.count_N)).to(self.place_M.device)
-
-    @cached_property
-    def weight_M(self) -> Tensor:
-        """``1 / T_n``, float64: a row's loss is the mean over its targets."""
-        return 1 / torch.tensor(self.count_N, dtype=torch.float64, device=self.place_M.device)[self.row_M]
+    @classmethod
+    def of(cls, count_N: Sequence[int], place_M: Tensor) -> Self:
+        counts = torch.tensor(count_N, device=place_M.device)
+        row_M = torch.arange(len(counts), device=place_M.device).repeat_interleave(counts)
+        return cls(tuple(count_N), row_M, place_M, 1 / counts[row_M].double())
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +130,8 @@ def _put_before(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def _with_targets(positions: tuple[int, ...], inputs: Mapping[str, Tensor], targets: Sequence[range]) -> Batch:
     tokens_NT = inputs["input_ids"]
-    counts = tuple(len(target) for target in targets)
     place_M = torch.tensor(list(chain.from_iterable(targets)), device=tokens_NT.device) - 1
-    found = Targets(place_M, counts)
+    found = Targets.of([len(target) for target in targets], place_M)
     return Batch(positions, inputs, tokens_NT[found.row_M, place_M + 1], found)
 
 

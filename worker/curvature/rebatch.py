@@ -63,4 +63,4 @@ class Rebatch:
 def _targets(owners: Sequence[Batch], spans: Sequence[slice]) -> Targets | None:
     """Those of rows out of several batches: places in a row, which stay what they are."""
     parts = [owner.targets.place_M[span] for owner, span in zip(owners, spans, strict=True) if owner.targets]
-    return Targets(torch.cat(parts), tuple(map(len, parts))) if parts else None
+    return Targets.of([len(part) for part in parts], torch.cat(parts)) if parts else None
