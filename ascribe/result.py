@@ -213,7 +213,7 @@ class Provenance(Record):
 class ScoredRow(Record):
     index: int
     id: str
-    label: str
+    label: str | None
     text: str
     score: float
 

@@ -26,6 +26,7 @@ from ascribe.spec_inputs import (
     ParametersSpec,
     Part,
     ShortText,
+    Task,
 )
 from ascribe.spec_methods import (
     PAIRS,
@@ -89,6 +90,7 @@ __all__ = [
     "SchulzSolver",
     "ShortText",
     "Solver",
+    "Task",
     "default_damping",
 ]
 

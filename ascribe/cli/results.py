@@ -158,5 +158,5 @@ def title(kind: Order, vector: Vector) -> str:
 
 
 def print_scores(heading: str, rows: ScoredRows) -> None:
-    cells = [(f"{row.score:+.4g}", row.id, row.label, row.text) for row in rows]
+    cells = [(f"{row.score:+.4g}", row.id, row.label or "", row.text) for row in rows]
     print_table(("score", "id", "label", "text"), cells, title=heading)
