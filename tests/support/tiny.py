@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, LoraModel, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
@@ -51,17 +51,19 @@ def make_checkpoint(root: Path, model_type: str = "bert", *, seed: int = 0, rank
 
 def make_causal_lm(root: Path, *, rank: int = 4, **config: Any) -> None:
     """``root/base`` and ``root/adapter`` of a language model of SmolLM2's class, LoRA on two projections."""
-    tuned = causal_lm(rank=rank, **config)
-    base = tuned.get_base_model()
+    model = _llama(**config)
     lm_tokenizer().save_pretrained(root / "base")
-    tuned.save_pretrained(str(root / "adapter"))
-    LoraModel.unload(tuned.base_model)
-    base.save_pretrained(root / "base")
+    model.save_pretrained(root / "base")
+    _tuned(model, rank, 0.1).save_pretrained(str(root / "adapter"))
 
 
-def causal_lm(*, rank: int, init_std: float = 0.1, seed: int = 0, **config: Any) -> PeftModel:
-    """In memory, its LoRA matrices random."""
-    torch.manual_seed(seed)
+def causal_lm(*, rank: int, init_std: float) -> PeftModel:
+    """The same in memory, its LoRA matrices random."""
+    return _tuned(_llama(), rank, init_std)
+
+
+def _llama(**config: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
     sizes = {
         "vocab_size": len(WORDS) + 3,
         "hidden_size": 16,
@@ -73,7 +75,10 @@ def causal_lm(*, rank: int, init_std: float = 0.1, seed: int = 0, **config: Any)
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    model = LlamaForCausalLM(LlamaConfig(**(sizes | config)))
+    return LlamaForCausalLM(LlamaConfig(**(sizes | config)))
+
+
+def _tuned(model: LlamaForCausalLM, rank: int, init_std: float) -> PeftModel:
     lora = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=8, target_modules=["q_proj", "v_proj"])
     tuned: PeftModel = get_peft_model(model, lora)
     for name, parameter in tuned.named_parameters():
