@@ -35,7 +35,7 @@ from ascribe.result import (
     RowInfo,
     StoredVectors,
     at_damping,
-    validation_vector,
+    token_rows,
 )
 from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
@@ -54,8 +54,9 @@ from worker.models import ModelCache
 from worker.passes import SharedPasses
 from worker.pieces import Pieces
 from worker.progress import Reporter
+from worker.questions import Questions, questions
 from worker.scored import Scored, damping_path, role_of_inverse, score_rows
-from worker.scores.summary import summarize
+from worker.scores.summary import summarize, token_examples
 from worker.sharing import Crew
 from worker.ticks import listening
 from worker.writing import chunks, write_vectors
@@ -113,32 +114,38 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
     train, validation = passes.both_datasets()
     sink.announce(pieces.gradient_fingerprint("train"), train.rows)
     sink.announce(pieces.gradient_fingerprint("validation"), validation.rows)
+    asked = questions(spec.output, validation, passes.by_target(), [len(tokens) for tokens in inputs.tokens])
     solved = solve_blocks(
         spec,
         open_curvatures(spec, inputs.checkpoint.blocks, train, passes, cached_rows=planned.cached_rows),
         train,
-        validation,
+        asked.grad_QP,
         reporter,
         store=bench.store,
         gradient_fingerprint=pieces.gradient_fingerprint("train"),
     )
     scored = score_rows(solved, lambda sides: passes.scores(train, sides))
-    vectors = _vectors(spec, scored, solved, train)
+    vectors = _vectors(asked, scored, solved, train)
     train_rows = _row_infos(inputs.train, inputs.labels, bench.settings.preview_characters)
     with reporter.phase(Phase.WRITING, len(vectors) + 2):
         stored = write_vectors(vectors, sink, reporter)
         sink.stage(TRAIN_ROWS, chunks(_packed(train_rows)))
         validation_rows = _row_infos(inputs.validation, inputs.labels, bench.settings.preview_characters)
         sink.stage(VALIDATION_ROWS, chunks(_packed(validation_rows)))
+        for place, tokens in enumerate(inputs.tokens):
+            infos = [RowInfo(id=str(token), label=None, text=text) for token, text in enumerate(tokens)]
+            sink.stage(token_rows(place), chunks(_packed(infos)))
     return Manifest(
         train_rows=len(inputs.train),
         validation_rows=len(inputs.validation),
+        tokens=tuple(map(len, inputs.tokens)),
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
         stored=stored,
-        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes),
+        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
+        token_examples=token_examples(vectors, train_rows, inputs.validation.ids, inputs.tokens),
     )
 
 
@@ -190,13 +197,13 @@ def helping(spec: JobSpec, bench: Bench, on_rows: Callable[[int], None]) -> Iter
         yield _pieces(spec, load_inputs(spec, bench.settings), bench, held, on_rows).do
 
 
-def _vectors(spec: JobSpec, scored: Scored, solved: SolvedBlocks, train: Gradients) -> dict[str, Tensor]:
-    """Named score vectors ``[N]``; the mean over the validation rows is the last row of every ``score_QN``."""
-    vectors = {}
+def _vectors(asked: Questions, scored: Scored, solved: SolvedBlocks, train: Gradients) -> dict[str, Tensor]:
+    """Named score vectors ``[N]``."""
+    vectors: dict[str, Tensor] = {}
     for place, (score_QN, value) in enumerate(zip(scored.values, solved.values, strict=True)):
-        vectors[at_damping(MEAN, place)] = score_QN[-1]
-        if spec.output.per_validation_row:
-            vectors |= {at_damping(validation_vector(q), place): score_QN[q] for q in range(len(score_QN) - 1)}
+        # The mean first: it is what most will look at.
+        named = [*zip(asked.names, score_QN, strict=True)]
+        vectors |= {at_damping(name, place): score_N for name, score_N in (named[-1], *named[:-1])}
         if value.self_influence_N is not None:
             vectors[at_damping(SELF_INFLUENCE, place)] = value.self_influence_N
     if scored.plain_QN is not None and scored.without_top_QN is not None:
@@ -224,6 +231,7 @@ def _diagnostics(
     train: Gradients,
     validation: Gradients,
     passes: SharedPasses,
+    asked: Questions,
 ) -> Diagnostics:
     pieces, seconds = passes.pieces, passes.reporter.seconds
     blocks = tuple(solved.values[0].diagnostics)
@@ -252,7 +260,7 @@ def _diagnostics(
         },
         choice=planned.choice,
         damping_path=damping_path(planned.spec, solved, scored),
-        role_of_inverse=role_of_inverse(planned.spec, scored),
+        role_of_inverse=role_of_inverse(planned.spec, scored, asked.rows),
         workers=dict(sorted(passes.rows_by.items())),
         warnings=(*pieces.inputs.checkpoint.warnings, *pieces.inputs.warnings, *pieces.warnings(), *solved.warnings),
     )

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ascribe.errors import InvalidInput
-from ascribe.result import MEAN, TRAIN_ROWS, validation_vector
+from ascribe.errors import InvalidInput, LimitExceeded
+from ascribe.result import MEAN, TRAIN_ROWS, token_rows, token_vector, validation_vector
 from ascribe.spec import PAIRS, JobSpec
 from ascribe.status import SolveStatus
 from tests.support.jobs import LANGUAGE_MODEL, TRAIN, VALIDATION, Shelf, Workshop, make_spec, make_workshop
 from tests.support.tiny import make_completions, write_rows
+from worker.pipeline import Bench
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,29 @@ def test_a_tokenizer_with_nothing_to_pad_with_is_refused(tmp_path: Path) -> None
     with pytest.raises(InvalidInput) as raised:
         workshop.run(_spec("none", "identity"))
     assert raised.value.errors[0].code == "no_pad_token"
+
+
+@pytest.mark.parametrize(("curvature", "solver"), [("gfim", "cholesky"), ("gauss_newton", "cg")])
+def test_the_scores_of_a_completions_tokens_add_up_to_its_own(workshop: Workshop, curvature: str, solver: str) -> None:
+    manifest, shelf = workshop.run(_spec(curvature, solver, output={"per_token": True}))
+    assert len(manifest.tokens) == VALIDATION
+    assert len(set(manifest.tokens)) > 1
+    assert manifest.vectors[0] == MEAN
+    for row, count in enumerate(manifest.tokens):
+        completion = make_completions(TRAIN + VALIDATION)[TRAIN + row]["completion"]
+        assert [token["text"] for token in shelf.rows(token_rows(row))] == completion.split()
+        parts_TN = torch.stack([shelf.vector(token_vector(row, token)) for token in range(count)]).double()
+        row_N = shelf.vector(validation_vector(row)).double()
+        assert (parts_TN.sum(0) - row_N).norm() <= 1e-4 * row_N.norm()
+        assert count == 1 or float((parts_TN[0] - row_N).norm()) > 0.1 * float(row_N.norm())
+    example = manifest.token_examples[0]
+    assert example.row.score == pytest.approx(sum(example.scores), rel=1e-3)
+    assert example.row.score == max(shelf.vector(validation_vector(0)))
+
+
+def test_tokens_count_against_the_limits(workshop: Workshop) -> None:
+    spec = _spec("none", "identity", output={"per_token": True})
+    plain = len(workshop.run(_spec("none", "identity"))[0].vectors) * TRAIN
+    bench = Bench(workshop.bench.settings.model_copy(update={"max_cells": plain}))
+    with pytest.raises(LimitExceeded, match="max_cells"):
+        Workshop(workshop.root, bench).run(spec)
