@@ -1,0 +1,1 @@
+"""``make demo-llm``: which rows taught a language model its answer?"""

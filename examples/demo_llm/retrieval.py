@@ -1,0 +1,43 @@
+"""Who is named first: places of the true source in a ranking, and BM25's ranking beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import bm25s
+
+from examples.demo_llm.corpus import Row
+from examples.demo_llm.questions import Question
+
+Ranking = list[str]
+"""Row ids, the best first."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """How often the true source stands first, and among the first five."""
+
+    name: str
+    places: tuple[int, ...]
+
+    def within(self, top: int) -> float:
+        return sum(place <= top for place in self.places) / len(self.places)
+
+
+def places(name: str, rankings: Sequence[Ranking], questions: Sequence[Question]) -> Found:
+    found = (ranking.index(asked.source.id) + 1 for ranking, asked in zip(rankings, questions, strict=True))
+    return Found(name, tuple(found))
+
+
+def by_words(rows: Sequence[Row], questions: Sequence[Question]) -> list[Ranking]:
+    """BM25 over question and answer of every row, asked with question and answer."""
+    index = bm25s.BM25()
+    index.index(_tokens(f"{row.question} {row.answer}" for row in rows), show_progress=False)
+    asked = _tokens(f"{question.text} {question.answer}" for question in questions)
+    found, _ = index.retrieve(asked, k=len(rows), show_progress=False)
+    return [[rows[int(place)].id for place in ranking] for ranking in found]
+
+
+def _tokens(texts: Iterable[str]) -> bm25s.tokenization.Tokenized:
+    return bm25s.tokenize(list(texts), stopwords="en", show_progress=False)

@@ -1,0 +1,94 @@
+"""The language model demo's parts on a tiny model: rows, tuning, questions, and places in a ranking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+from rich.console import Console
+
+from ascribe.settings import WorkerSettings
+from examples.demo.corpus import normalise
+from examples.demo_llm.corpus import Row, build_corpus, write
+from examples.demo_llm.finetune import Recipe, fine_tune
+from examples.demo_llm.questions import Question, ask, reword
+from examples.demo_llm.retrieval import by_words, places
+from tests.support.jobs import Workshop, make_spec
+from tests.support.tiny import lm_tokenizer, make_causal_lm
+from worker.pipeline import Bench
+
+
+@pytest.fixture(scope="module")
+def rows() -> tuple[Row, ...]:
+    return build_corpus(0)
+
+
+def test_every_question_and_every_answer_stands_once(rows: tuple[Row, ...]) -> None:
+    assert len(rows) == len({row.id for row in rows}) == 200
+    for texts in ([row.question for row in rows], [row.answer for row in rows]):
+        assert len({normalise(text) for text in texts}) == 200
+    assert build_corpus(0) == rows != build_corpus(1)
+
+
+def test_a_question_is_asked_in_other_words() -> None:
+    asked = reword("Who invented scissors?", Random(0))  # noqa: S311
+    assert asked.endswith("who invented scissors, what would you say?")
+    assert asked != "Who invented scissors?"
+
+
+def test_words_find_what_was_asked(rows: tuple[Row, ...]) -> None:
+    questions = [Question(row, reword(row.question, Random(0)), row.answer) for row in rows[:20]]  # noqa: S311
+    rankings = by_words(rows, questions)
+    assert all(len(set(ranking)) == len(rows) for ranking in rankings)
+    found = places("BM25", rankings, questions)
+    assert found.within(5) > 0.9
+    backwards = places("the other way round", [ranking[::-1] for ranking in rankings], questions)
+    assert backwards.places == tuple(len(rows) + 1 - place for place in found.places)
+
+
+def test_from_rows_to_the_row_that_taught_an_answer(tmp_path: Path) -> None:
+    """The demo's way with a model of the same class, in seconds: tuned until it has learned, asked, and traced."""
+    words = (
+        "the cat sat",
+        "a dog ran",
+        "red tree",
+        "big mat",
+        "tell me joke",
+        "what is love",
+        "small cat",
+        "undo",
+    )
+    rows = tuple(
+        Row(f"t{place}", f"how do i {text}", words[(place + 3) % len(words)]) for place, text in enumerate(words)
+    )
+    make_causal_lm(tmp_path / "data", hidden_size=48, intermediate_size=64, initializer_range=0.3)
+    tokenizer = lm_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token  # as SmolLM2's has one
+    tokenizer.save_pretrained(tmp_path / "data" / "base")
+    write(rows, tmp_path / "data" / "train.jsonl")
+    recipe = Recipe(
+        epochs=40, learning_rate=0.01, rank=16, alpha=32, targets=("q_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+    )
+    base, adapter = tmp_path / "data" / "base", tmp_path / "data" / "tuned"
+    losses = fine_tune(base, adapter, rows, recipe, Console(quiet=True))
+    assert losses["last_loss"] < 0.5 * losses["first_loss"]
+    asked = ask(base, adapter, rows, count=len(rows), seed=0)
+    assert [question.source.id for question in asked] != [row.id for row in rows]
+    assert {question.source for question in asked} == set(rows)
+    workshop = Workshop(
+        tmp_path / "data", Bench(WorkerSettings(data_root=tmp_path / "data", cache_dir=tmp_path / "cache"))
+    )
+    spec = make_spec(
+        "gfim",
+        "cholesky",
+        model={"task": "causal-lm", "base": "base", "adapter": "tuned"},
+        validation={"source": {"kind": "file", "path": "train.jsonl"}},
+    )
+    _, shelf = workshop.run(spec)
+    rankings = [
+        [rows[int(place)].id for place in shelf.vector(f"validation:{q}").argsort(descending=True)]
+        for q in range(len(rows))
+    ]
+    questions = [Question(row, row.question, row.answer) for row in rows]
+    assert places("gfim", rankings, questions).within(1) > 0.8
