@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,16 +96,17 @@ def _load_base(checkpoint: Checkpoint, dtype: torch.dtype, attention: str) -> tu
     options = _gguf(checkpoint)
     if checkpoint.task == "sequence-classification":
         kind, options = AutoModelForSequenceClassification, {"num_labels": checkpoint.num_labels}
-    base, loading = kind.from_pretrained(
-        checkpoint.base,
-        **options,
-        dtype=dtype,
-        attn_implementation=attention,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    with _reading_gguf(checkpoint):
+        base, loading = kind.from_pretrained(
+            checkpoint.base,
+            **options,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     return base, loading
 
 
@@ -112,20 +114,37 @@ def _gguf(checkpoint: Checkpoint) -> dict[str, Any]:
     return {} if checkpoint.gguf is None else {"gguf_file": checkpoint.gguf}
 
 
+@contextmanager
+def _reading_gguf(checkpoint: Checkpoint) -> Iterator[None]:
+    """The file's header was checked, but not what its settings and arrays hold: transformers stumbles there."""
+    try:
+        yield
+    except (AssertionError, LookupError, NotImplementedError, TypeError, ValueError) as error:
+        if checkpoint.gguf is None:
+            raise
+        message = "the GGUF file cannot be read as a model with its tokenizer: convert it to safetensors"
+        raise InvalidInput.at("/model/base", "malformed_file", message) from error
+
+
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """Raises InvalidInput: it has no token to pad with.
 
-    What a language model's rows are padded with is no matter: it stands behind them, and they see what is before.
+    What a language model's rows are padded with is no matter: it stands behind them, and they see what is before. It is
+    its end token where it has one, for tokens added to pad with are often beyond the model's vocabulary.
     """
     # A tokenizer of its own beside a GGUF file is the model's, the one in the file is rebuilt from its vocabulary.
     own = checkpoint.gguf is None or "tokenizer.json" in checkpoint.base_files
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        checkpoint.base, **({} if own else _gguf(checkpoint)), local_files_only=True, trust_remote_code=False
-    )
-    if tokenizer.pad_token is None and checkpoint.task == "causal-lm":
+    options = {} if own else _gguf(checkpoint)
+    with _reading_gguf(checkpoint):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            checkpoint.base, **options, local_files_only=True, trust_remote_code=False
+        )
+    if tokenizer.eos_token is not None and checkpoint.task == "causal-lm":
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
-        raise InvalidInput.at("/model/base", "no_pad_token", "the tokenizer has no padding token")
+        raise InvalidInput.at(
+            "/model/base", "no_pad_token", "the tokenizer has no token to pad with: give it one (pad_token)"
+        )
     return tokenizer
 
 

@@ -20,8 +20,8 @@ MODEL_TYPES: Mapping[Task, frozenset[str]] = {
     ),
     "causal-lm": frozenset(
         {
-            "llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt2", "gpt_neox", "phi", "phi3", "gemma", "gemma2",
-            "olmo", "olmo2", "starcoder2", "granite", "opt", "bloom",
+            "llama", "mistral", "qwen2", "qwen3", "smollm3", "gpt2", "gpt_neox", "phi", "phi3", "gemma", "olmo",
+            "olmo2", "starcoder2", "granite",
         }
     ),
 }  # fmt: skip

@@ -18,12 +18,16 @@ from ascribe.sources.safetensors_header import TensorInfo
 _POINTER = "/model/base"
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 MAX_LAYERS = 1024
-_SETTINGS = frozenset({
-    "context_length", "block_count", "embedding_length", "feed_forward_length", "rope.dimension_count",
-    "rope.freq_base", "attention.head_count", "attention.head_count_kv", "attention.layer_norm_rms_epsilon",
-    "attention.key_length", "attention.value_length", "vocab_size",
+_REQUIRED = frozenset({
+    "context_length", "block_count", "embedding_length", "feed_forward_length", "attention.head_count",
+    "attention.layer_norm_rms_epsilon",
 })  # fmt: skip
-"""Settings of an architecture that transformers reads, or that show in the shapes."""
+"""Settings of an architecture that transformers would make up."""
+_SETTINGS = _REQUIRED | {
+    "rope.dimension_count", "rope.freq_base", "attention.head_count_kv", "attention.key_length",
+    "attention.value_length", "vocab_size",
+}  # fmt: skip
+"""Those that it reads, or that show in the shapes."""
 
 
 def read_gguf(
@@ -49,6 +53,8 @@ def read_gguf(
     try:
         header = read_gguf_header(folder / names[0])
         config = _config(header)
+        if "tokenizer.ggml.tokens" not in header.lengths and not (folder / "tokenizer.json").exists():
+            raise BadGguf("it has no tokenizer, and there is none beside it")
     except BadGguf as error:
         raise InvalidInput.at(_POINTER, "malformed_file", f"the GGUF file: {error}") from error
     return names[0], config, _tensors(header, config)
@@ -67,9 +73,11 @@ def _config(header: GgufHeader) -> dict[str, Any]:
     if not own.keys() <= _SETTINGS:
         message = "the GGUF file has settings of its architecture that are not read: give the checkpoint it was made of"
         raise UnsupportedModel.at(_POINTER, "unsupported_model", message)
-    layers, positions = own.get("block_count"), own.get("context_length")
+    if not own.keys() >= _REQUIRED:
+        raise BadGguf(f"it lacks settings of its architecture: {', '.join(sorted(_REQUIRED - own.keys()))}")
+    layers, positions = own["block_count"], own["context_length"]
     if not isinstance(layers, int) or not isinstance(positions, int) or not 0 < layers <= MAX_LAYERS:
-        raise BadGguf("it does not say how many layers or positions there are")
+        raise BadGguf("its counts of layers or positions cannot be")
     return {
         "model_type": architecture,
         "num_hidden_layers": layers,
