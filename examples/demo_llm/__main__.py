@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ascribe.client import Client
@@ -23,6 +22,7 @@ from examples.demo_llm.corpus import Row, completion_of, prompt_of
 from examples.demo_llm.finetune import ADAPTER, BASE, TRAIN, Recipe, prepare
 from examples.demo_llm.questions import Question, ask
 from examples.demo_llm.retrieval import Found, Ranking, by_words, places
+from examples.jobs import submit
 
 HOME = Path(".ascribe/demo-llm")
 QUESTIONS = 50
@@ -63,7 +63,7 @@ def main() -> int:
         Stack(data_root, state_dir=home / "state") as stack,
         Client(stack.url) as client,
     ):
-        jobs = [_submit(client, method, learned, console) for method in METHODS]
+        jobs = [submit(client, method.name, _spec(method, learned), console) for method in METHODS]
         rankings = [_rankings(client, job, learned) for job in jobs]
         report = home / "job-report.html"
         report.write_text(client.report(jobs[0].id), encoding="utf-8")
@@ -73,26 +73,6 @@ def main() -> int:
     console.print(f"The first job's own report, answers coloured token by token: {report}")
     console.print(f"Done in {time.monotonic() - started:.0f} s")
     return 0
-
-
-def _submit(client: Client, method: Method, learned: list[Question], console: Console) -> Job:
-    """One job from submit to success, with a bar that shows the worker's own progress."""
-    columns = (
-        TextColumn("{task.description:20}"),
-        BarColumn(),
-        TextColumn("{task.fields[phase]:20}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(method.name, total=1.0, phase="queued")
-
-        def show(job: Job) -> None:
-            if job.progress:
-                progress.update(bar, completed=job.progress.fraction, phase=job.progress.phase.replace("_", " "))
-
-        job = client.create_and_wait(_spec(method, learned), on_progress=show)
-        progress.update(bar, completed=1.0, phase="succeeded")
-    return job
 
 
 def _spec(method: Method, learned: list[Question]) -> dict[str, Any]:
