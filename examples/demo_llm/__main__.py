@@ -6,12 +6,16 @@ Everything goes the way a user's job goes: HTTP to the API, through Redis and Ce
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -50,8 +54,9 @@ def main() -> int:
     seed = parser.parse_args().seed
     home, console, started = HOME / f"seed-{seed}", Console(), time.monotonic()
     data_root = home / "data"
-    rows = prepare(data_root, Recipe(seed=seed), console)
-    with console.status("Asking it questions in other words than it learned"):
+    with _all_cores():
+        rows = prepare(data_root, Recipe(seed=seed), console)
+        console.print("Asking it questions in other words than it learned")
         asked = ask(data_root / BASE, data_root / ADAPTER, rows, count=QUESTIONS, seed=seed)
     learned = [question for question in asked if question.learned][:QUESTIONS]
     console.print(
@@ -73,6 +78,17 @@ def main() -> int:
     console.print(f"The first job's own report, answers coloured token by token: {report}")
     console.print(f"Done in {time.monotonic() - started:.0f} s")
     return 0
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Threads for every core that this process may use, as long as no worker is there to share them with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _spec(method: Method, learned: list[Question]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from examples.demo_llm.corpus import Row, prompt_of
-from examples.demo_llm.finetune import all_cores
 from examples.quiet import quiet_transformers
 
 _BATCH = 16
@@ -48,7 +47,7 @@ def ask(base: Path, adapter: Path, rows: tuple[Row, ...], *, count: int, seed: i
     random = Random(seed)  # noqa: S311 - reproducible, not secret
     order = random.sample(rows, len(rows))
     asked: list[Question] = []
-    with quiet_transformers(), torch.inference_mode(), all_cores():
+    with quiet_transformers(), torch.inference_mode():
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, padding_side="left")
         untuned = AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
         generate: Any = PeftModel.from_pretrained(untuned, str(adapter)).eval().generate
