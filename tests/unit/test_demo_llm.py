@@ -109,7 +109,7 @@ def test_from_rows_to_the_row_that_taught_an_answer(tmp_path: Path) -> None:
     page = StringIO()
     console = Console(file=page, width=200)
     console.print(answers(METHODS[0].name, rows, questions, rankings, by_words(rows, questions)))
-    console.print(figures(len(rows), [(found, None)]))
+    console.print(figures(len(questions), [(found, None)]))
     best = questions[found.places.index(1)]
     assert f"{best.answer} " in page.getvalue()
     assert f"✓ {best.source.question} " in page.getvalue()
