@@ -161,6 +161,8 @@ def _with_adapter(base: torch.nn.Module, adapter: Adapter, tensors: dict[str, Te
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 for a property under its old name.
         warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
+        # Of merging and converting, which we do not.
+        warnings.filterwarnings("ignore", message="Model has .tie_word_embeddings=True.", category=UserWarning)
         model = get_peft_model(base, _lora_config(adapter, task), autocast_adapter_dtype=False)
     _load_adapter(model, tensors)
     return model

@@ -100,6 +100,7 @@ def inspect_checkpoint(
     """
     base = open_base(root, model, allow_gguf=allow_gguf)
     tuned = None if model.adapter is None else _open_adapter(root, model.adapter, model.task, base)
+    chosen = select_modules(model.task, base, parameters.modules) if tuned is None else tuned.select(parameters)
     if model.task == "causal-lm":
         num_labels, names = vocabulary(base.tensors), None
     elif tuned is None:
@@ -108,7 +109,6 @@ def inspect_checkpoint(
     else:
         num_labels = count_labels([tuned.saved, base.tensors], "/model/adapter")
         names = label_names([*tuned.configs, base.config], num_labels)
-    chosen = select_modules(model.task, base, parameters.modules) if tuned is None else tuned.select(parameters)
     return Checkpoint(
         task=model.task,
         base=base.folder,
