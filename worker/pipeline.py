@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from ascribe.job import Phase
+from ascribe.limits import check_fits
+from ascribe.planning.batches import Batching, Lengths
 from ascribe.planning.choose import plan
 from ascribe.planning.from_spec import caches_rows, choice_of, problem_of, with_solver
+from ascribe.planning.memory import Estimate, estimate
 from ascribe.result import (
     MEAN,
     PLAIN_PRODUCT,
@@ -108,6 +111,8 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         inputs = load_inputs(spec, bench.settings)
     planned = _planned(spec, inputs, bench.settings)
     spec = planned.spec
+    expected = _expected(spec, inputs, bench.settings)
+    held_bytes = held.enter_context(bench.store.noting())
     pieces = _pieces(spec, inputs, bench, held, reporter.advance)
     passes = SharedPasses(pieces, reporter, crew)
     train, validation = passes.both_datasets()
@@ -136,7 +141,13 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
         stored=stored,
-        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes),
+        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes).model_copy(
+            update={
+                "estimated_memory_bytes": expected.peak if bench.settings.device == "cpu" else None,
+                "disk_bytes": held_bytes(),
+                "estimated_disk_bytes": expected.disk,
+            }
+        ),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
     )
@@ -162,6 +173,21 @@ def _planned(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Planned
     )
     choice = choice_of(plan(problem))
     return Planned(with_solver(spec, choice.pick), choice, cached_rows)
+
+
+def _expected(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Estimate:
+    """Memory and disk of the job. Raises DoesNotFit: it needs more memory than this worker has."""
+    expected = estimate(
+        spec,
+        inputs.checkpoint,
+        Lengths.of(inputs.train, spec.model.max_length),
+        Lengths.of(inputs.validation, spec.model.max_length),
+        batching=Batching(settings.token_budget, settings.shard_rows, settings.attention),
+        settings=settings,
+    )
+    if settings.device == "cpu":
+        check_fits(expected, settings.max_memory_bytes or memory.there_bytes())
+    return expected
 
 
 def _pieces(spec: JobSpec, inputs: Inputs, bench: Bench, held: ExitStack, on_rows: Callable[[int], None]) -> Pieces:
