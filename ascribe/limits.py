@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ascribe.errors import DoesNotFit, LimitExceeded
 from ascribe.planning.memory import Estimate
 from ascribe.result import vector_names
@@ -26,9 +28,11 @@ def check_model(spec: JobSpec, checkpoint: Checkpoint, settings: Settings) -> No
         )
 
 
-def check_cells(spec: JobSpec, train_rows: int, validation_rows: int, settings: Settings) -> None:
-    """Raises LimitExceeded: more scores than one job may store."""
-    vectors = len(vector_names(spec.output, validation_rows, spec.damping_count))
+def check_cells(
+    spec: JobSpec, train_rows: int, validation_rows: int, settings: Settings, tokens: Sequence[int] = ()
+) -> None:
+    """Raises LimitExceeded: more scores than one job may store. ``tokens``: those of each validation row."""
+    vectors = len(vector_names(spec.output, validation_rows, spec.damping_count, tokens))
     if vectors * train_rows > settings.max_cells:
         raise exceeded(
             "/output/per_validation_row" if spec.output.per_validation_row else "/train/limit",
@@ -37,16 +41,18 @@ def check_cells(spec: JobSpec, train_rows: int, validation_rows: int, settings: 
         )
 
 
-def check_solutions(spec: JobSpec, checkpoint: Checkpoint, validation_rows: int, settings: Settings) -> None:
+def check_solutions(
+    spec: JobSpec, checkpoint: Checkpoint, validation_rows: int, settings: Settings, tokens: Sequence[int] = ()
+) -> None:
     """Raises LimitExceeded: more right-hand sides than a worker should hold, each with its solution, in float64."""
-    columns = validation_rows + 1 if spec.output.per_validation_row else 1
+    columns = validation_rows + sum(tokens) + 1 if spec.output.per_validation_row else 1
     needed_bytes = (1 + spec.damping_count) * 8 * checkpoint.parameters * columns
     if needed_bytes > settings.max_solution_bytes:
         raise exceeded(
             "/output/per_validation_row",
             f"{columns} right-hand sides and their solutions would take {needed_bytes} bytes; the limit "
-            f"max_solution_bytes is {settings.max_solution_bytes}: leave out the scores per validation row, limit "
-            "the validation rows, or ask for fewer values of damping",
+            f"max_solution_bytes is {settings.max_solution_bytes}: leave out the scores per validation row or token, "
+            "limit the validation rows, or ask for fewer values of damping",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat
@@ -27,15 +28,31 @@ def validation_vector(index: int) -> str:
     return f"validation:{index}"
 
 
+def token_vector(index: int, token: int) -> str:
+    """Name of the vector of one token of the completion of validation row ``index``."""
+    return f"{validation_vector(index)}:token:{token}"
+
+
+def token_rows(index: int) -> str:
+    """Name of the list of tokens of the completion of validation row ``index``."""
+    return f"{VALIDATION_ROWS}:{index}:tokens"
+
+
 def at_damping(name: str, index: int) -> str:
     """Name of the same vector at value ``index`` of a damping path; the first value's is the plain name."""
     return f"{name}@{index}" if index else name
 
 
-def vector_names(output: OutputSpec, validation_rows: int, dampings: int = 1) -> tuple[str, ...]:
-    """Every vector that a job with this output stores: what the limit on cells counts."""
+def vector_names(
+    output: OutputSpec, validation_rows: int, dampings: int = 1, tokens: Sequence[int] = ()
+) -> tuple[str, ...]:
+    """Every vector that a job with this output stores: what the limit on cells counts.
+
+    ``tokens``: of each validation row, where they are scored one by one.
+    """
     rows = tuple(map(validation_vector, range(validation_rows))) if output.per_validation_row else ()
-    solved = (MEAN, *rows, *((SELF_INFLUENCE,) if output.self_influence else ()))
+    parts = tuple(token_vector(row, token) for row, count in enumerate(tokens) for token in range(count))
+    solved = (MEAN, *rows, *parts, *((SELF_INFLUENCE,) if output.self_influence else ()))
     beside = (PLAIN_PRODUCT, TOP_REMOVED) if output.role_of_inverse else ()
     return (*(at_damping(name, index) for index in range(dampings) for name in solved), *beside, TRAIN_LOSS)
 
@@ -222,9 +239,18 @@ class Provenance(Record):
 class ScoredRow(Record):
     index: int
     id: str
-    label: str
+    label: str | None
     text: str
     score: float
+
+
+class TokenScores(Record):
+    """How much one train row has to do with each token of a validation row's completion."""
+
+    validation_id: str
+    row: ScoredRow
+    tokens: tuple[str, ...]
+    scores: tuple[float, ...]
 
 
 class Histogram(Record):
@@ -268,6 +294,10 @@ class Manifest(Record):
     sign: str = SIGN
     train_rows: int
     validation_rows: int
+    tokens: tuple[int, ...] = Field(
+        default=(),
+        description="Scored tokens of each validation row's completion; empty where none were asked for.",
+    )
     parameters: int
     vectors: tuple[str, ...] = Field(description="Names of the stored float32 score vectors, each over all train rows.")
     stored: StoredVectors | None = Field(
@@ -276,6 +306,9 @@ class Manifest(Record):
     diagnostics: Diagnostics
     provenance: Provenance
     summary: Summary
+    token_examples: tuple[TokenScores, ...] = Field(
+        default=(), description="Of the first validation rows the strongest proponents, token by token."
+    )
 
     @property
     def staged(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from ascribe.spec_inputs import (
     ParametersSpec,
     Part,
     ShortText,
+    Task,
 )
 from ascribe.spec_methods import (
     PAIRS,
@@ -89,6 +90,7 @@ __all__ = [
     "SchulzSolver",
     "ShortText",
     "Solver",
+    "Task",
     "default_damping",
 ]
 
@@ -112,6 +114,11 @@ class RoleOfInverse(Part):
 
 class OutputSpec(Part):
     per_validation_row: StrictBool = Field(default=True, description="Scores for every validation row, too.")
+    per_token: StrictBool = Field(
+        default=False,
+        description="Of a language model, also scores for every token of every validation completion; they add up to "
+        "the row's.",
+    )
     self_influence: StrictBool = Field(default=False, description="The score of every train row with itself.")
     spectrum: StrictBool = Field(
         default=False, description="Trace, largest eigenvalue and top spectrum of every block, drawn in the report."
@@ -202,6 +209,12 @@ class JobSpec(Part):
                             "pointer": f"/{name}/source/rows/{index}",
                         },
                     )
+        if self.output.per_token and not (self.model.task == "causal-lm" and self.output.per_validation_row):
+            raise PydanticCustomError(
+                "per_token_of_no_tokens",
+                "scores per token go with task 'causal-lm' and output.per_validation_row",
+                {"pointer": "/output/per_token"},
+            )
         if self.model.task == "causal-lm" and isinstance(self.curvature, GaussNewton) and self.curvature.form == "rows":
             raise PydanticCustomError(
                 "rows_of_a_vocabulary",

@@ -41,7 +41,7 @@ NO_SCORES = (SolveStatus.DIVERGED, SolveStatus.NON_FINITE, SolveStatus.NOT_POSIT
 class SolvedValue:
     """All blocks at one value of the damping path.
 
-    ``ihvp_QP`` float64: a row a validation row where asked for, their mean last.
+    ``ihvp_QP`` float64: a row a right-hand side.
     """
 
     ihvp_QP: Tensor
@@ -90,13 +90,13 @@ def solve_blocks(
     spec: JobSpec,
     curvatures: Curvatures,
     train: Gradients,
-    validation: Gradients,
+    grad_QP: Tensor,
     reporter: Reporter,
     *,
     store: Store,
     gradient_fingerprint: str,
 ) -> SolvedBlocks:
-    """Solve ``(C + damping I) x = g_q`` in every block for every validation gradient, or for their mean alone.
+    """Solve ``(C + damping I) x = g_q`` in every block for every row of ``grad_QP``, float64.
 
     ``gradient_fingerprint`` is that of ``train``: what is kept of its curvature is found and left under it.
 
@@ -113,7 +113,7 @@ def solve_blocks(
         with reporter.phase(Phase.BUILDING_CURVATURE, blocks):
             prepared = _prepare(spec, curvatures, solver, shelf, reporter)
         with reporter.phase(Phase.SOLVING, blocks):
-            job = _Job(spec, train, validation, solver, shelf)
+            job = _Job(spec, train, grad_QP, solver, shelf)
             job.solve(prepared, reporter)
     return SolvedBlocks(
         tuple(job.values),
@@ -166,12 +166,10 @@ def _dampings(block: CurvatureBlock, spec: JobSpec) -> list[float]:
 class _Job:
     """The solutions of one job, filled block by block."""
 
-    def __init__(
-        self, spec: JobSpec, train: Gradients, validation: Gradients, solver: Solver[Any], shelf: Shelf
-    ) -> None:
+    def __init__(self, spec: JobSpec, train: Gradients, grad_QP: Tensor, solver: Solver[Any], shelf: Shelf) -> None:
         self._spec, self._train, self._solver, self._shelf = spec, train, solver, shelf
         self._order = falling(spec)
-        self.grad_QP = _right_hand_sides(spec, validation)
+        self.grad_QP = grad_QP
         self.values = [self._empty() for _ in range(spec.damping_count)]
         self.without_top_QP = self.grad_QP.clone() if spec.output.role_of_inverse else None
 
@@ -250,15 +248,6 @@ class _Job:
         directions_Pk = top_directions(block.curvature.operator, role.top_directions, generator)
         rhs_PK = block.curvature.to_rhs(self.grad_QP[:, block.block.columns])
         self.without_top_QP[:, block.block.columns] = block.curvature.from_rhs(without(directions_Pk, rhs_PK))
-
-
-def _right_hand_sides(spec: JobSpec, validation: Gradients) -> Tensor:
-    """Validation gradients where asked for, and their mean last, solved and measured like them."""
-    mean_P = torch.stack([shard.sum(0, dtype=torch.float64) for shard in validation.shards]).sum(0) / validation.rows
-    mean_1P = mean_P.unsqueeze(0)
-    if not spec.output.per_validation_row:
-        return mean_1P
-    return torch.cat([torch.cat([*validation.shards]).double(), mean_1P])
 
 
 def _check_usable(block: _Prepared, solution: Solution[Any]) -> None:

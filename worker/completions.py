@@ -15,6 +15,17 @@ _NAMED = 20
 _CHUNK = 1024
 
 
+def target_texts(rows: Rows, checkpoint: Checkpoint, max_length: int) -> tuple[tuple[str, ...], ...]:
+    """The text of every target token of every row of a language model."""
+    assert rows.completions is not None
+    tokenizer = load_tokenizer(checkpoint)
+    tokens, targets = encode(rows.texts, rows.completions, tokenizer, max_length)
+    return tuple(
+        tuple(str(tokenizer.decode([ids[place]])) for place in target)
+        for ids, target in zip(tokens, targets, strict=True)
+    )
+
+
 @dataclass
 class CutCompletions:
     """What the spec wants done with them. ``warnings`` name the rows that were left out."""

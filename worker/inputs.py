@@ -11,20 +11,24 @@ from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
 from ascribe.sources.rows import Labels, Rows, labels_of, read_rows
 from ascribe.spec import JobSpec, QueryOf
-from worker.completions import CutCompletions
+from worker.completions import CutCompletions, target_texts
 from worker.environment import versions
 from worker.models import ModelKey
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A job's checked inputs. ``key`` names the model as loaded; hashes are of the files and rows as read."""
+    """A job's checked inputs. ``key`` names the model as loaded; hashes are of the files and rows as read.
+
+    ``tokens``: of every validation row, where they are to be scored one by one; else empty.
+    """
 
     checkpoint: Checkpoint
     key: ModelKey
     labels: Labels | None
     train: Rows
     validation: Rows
+    tokens: tuple[tuple[str, ...], ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -42,8 +46,10 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
     cut = CutCompletions(checkpoint, spec.model)
     train = cut.leave_out(read_rows(settings, spec.train, "/train", labels), "/train")
     validation = cut.leave_out(read_rows(settings, spec.validation, "/validation", labels), "/validation")
-    check_cells(spec, len(train), len(validation), settings)
-    check_solutions(spec, checkpoint, len(validation), settings)
+    tokens = target_texts(validation, checkpoint, spec.model.max_length) if spec.output.per_token else ()
+    counts = tuple(map(len, tokens))
+    check_cells(spec, len(train), len(validation), settings, counts)
+    check_solutions(spec, checkpoint, len(validation), settings, counts)
     key = ModelKey(
         base_sha256=checkpoint.base_sha256(),
         adapter_sha256=checkpoint.adapter_sha256(),
@@ -53,7 +59,7 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
     )
     if spec.query_of is not None:
         _check_unchanged(spec.query_of, key, train)
-    return Inputs(checkpoint, key, labels, train, validation, tuple(cut.warnings))
+    return Inputs(checkpoint, key, labels, train, validation, tokens, tuple(cut.warnings))
 
 
 def _check_unchanged(asked: QueryOf, key: ModelKey, train: Rows) -> None:

@@ -17,13 +17,19 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from ascribe.errors import InvalidInput
 from ascribe.sources.checkpoints import Adapter, Checkpoint
-from ascribe.spec import ModelSpec
+from ascribe.spec import ModelSpec, Task
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+PEFT_TASKS: Mapping[Task, str] = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}
 LORA_FIELDS = (
     "r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "use_rslora",
     "modules_to_save", "layers_to_transform", "layers_pattern", "fan_in_fan_out",
@@ -76,9 +82,13 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
     # Its lines go where all of ours go, and not to a handler of its own as well.
     transformers.utils.logging.disable_default_handler()
     transformers.utils.logging.enable_propagation()
-    base, loading = AutoModelForSequenceClassification.from_pretrained(
+    kind: Any = AutoModelForCausalLM
+    sizes = {}
+    if checkpoint.task == "sequence-classification":
+        kind, sizes = AutoModelForSequenceClassification, {"num_labels": checkpoint.num_labels}
+    base, loading = kind.from_pretrained(
         checkpoint.base,
-        num_labels=checkpoint.num_labels,
+        **sizes,
         dtype=DTYPES[spec.dtype],
         attn_implementation=attention,
         use_safetensors=True,
@@ -89,13 +99,25 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
     adapter = checkpoint.adapter
     tensors = {} if adapter is None else load_file(adapter.folder / "adapter_model.safetensors")
     _check_whole(loading, {name.removeprefix("base_model.model.") for name in tensors})
-    model: torch.nn.Module = base if adapter is None else _with_adapter(base, adapter, tensors)
+    model: torch.nn.Module = base if adapter is None else _with_adapter(base, adapter, tensors, checkpoint.task)
     model.to(device=device, dtype=DTYPES[spec.dtype])
     model.eval()
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.base, local_files_only=True, trust_remote_code=False)
+    return LoadedModel(model, load_tokenizer(checkpoint))
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """Raises InvalidInput: it has no token to pad with.
+
+    What a language model's rows are padded with is no matter: it stands behind them, and they see what is before.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        checkpoint.base, local_files_only=True, trust_remote_code=False
+    )
+    if tokenizer.pad_token is None and checkpoint.task == "causal-lm":
+        tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
         raise InvalidInput.at("/model/base", "no_pad_token", "the tokenizer has no padding token")
-    return LoadedModel(model, tokenizer)
+    return tokenizer
 
 
 def _check_whole(loading: Mapping[str, Any], brought: set[str]) -> None:
@@ -107,19 +129,19 @@ def _check_whole(loading: Mapping[str, Any], brought: set[str]) -> None:
         )
 
 
-def _with_adapter(base: torch.nn.Module, adapter: Adapter, tensors: dict[str, Tensor]) -> PeftModel:
+def _with_adapter(base: torch.nn.Module, adapter: Adapter, tensors: dict[str, Tensor], task: Task) -> PeftModel:
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 for a property under its old name.
         warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
-        model = get_peft_model(base, _lora_config(adapter), autocast_adapter_dtype=False)
+        model = get_peft_model(base, _lora_config(adapter, task), autocast_adapter_dtype=False)
     _load_adapter(model, tensors)
     return model
 
 
-def _lora_config(adapter: Adapter) -> LoraConfig:
+def _lora_config(adapter: Adapter, task: Task) -> LoraConfig:
     stored: dict[str, Any] = json.loads((adapter.folder / "adapter_config.json").read_bytes())
     known = {name: stored[name] for name in LORA_FIELDS if stored.get(name) is not None}
-    return LoraConfig(task_type="SEQ_CLS", lora_dropout=0.0, bias="none", init_lora_weights=False, **known)
+    return LoraConfig(task_type=PEFT_TASKS[task], lora_dropout=0.0, bias="none", init_lora_weights=False, **known)
 
 
 def _load_adapter(model: PeftModel, tensors: dict[str, Tensor]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ascribe.job import Phase
 from worker.data import Batch, make_batches
 from worker.gradients.cache import Gradients
-from worker.gradients.cotangents import Cotangent
+from worker.gradients.cotangents import Cotangent, OfTarget
 from worker.gradients.factors import KroneckerFactors, collect_factors
 from worker.models import LoadedModel
 from worker.pieces import Pieces
@@ -50,6 +50,17 @@ class SharedPasses:
                 for gradients in both:
                     list(gradients.shards)
         return both
+
+    def by_target(self) -> list[Gradients]:
+        """Of the validation rows, where tokens are scored: the part of the first target's loss, of the second's, ..."""
+        count = max(map(len, self.pieces.inputs.tokens), default=0)
+        found = []
+        for target in range(count):
+            kept = self.pieces.gradients("validation", OfTarget(target))
+            with self.reporter.phase(Phase.CACHING_GRADIENTS, kept.rows):
+                self._complete(kept)
+            found.append(Gradients(kept))
+        return found
 
     def gradients(self, of: Cotangent) -> Gradients:
         """Cached gradients of the train rows. Raises NonFinite, StorageFailed."""

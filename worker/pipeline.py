@@ -38,7 +38,7 @@ from ascribe.result import (
     RowInfo,
     StoredVectors,
     at_damping,
-    validation_vector,
+    token_rows,
 )
 from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
@@ -57,8 +57,9 @@ from worker.models import ModelCache
 from worker.passes import SharedPasses
 from worker.pieces import Pieces
 from worker.progress import Reporter
+from worker.questions import Questions, questions
 from worker.scored import Scored, damping_path, role_of_inverse, score_rows
-from worker.scores.summary import summarize
+from worker.scores.summary import summarize, token_examples
 from worker.sharing import Crew
 from worker.ticks import listening
 from worker.writing import chunks, write_vectors
@@ -111,45 +112,44 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         inputs = load_inputs(spec, bench.settings)
     planned = _planned(spec, inputs, bench.settings)
     spec = planned.spec
-    expected = _expected(spec, inputs, bench.settings)
-    held_bytes = held.enter_context(bench.store.noting())
+    disk_bytes = held.enter_context(bench.store.noting())
     pieces = _pieces(spec, inputs, bench, held, reporter.advance)
     passes = SharedPasses(pieces, reporter, crew)
     train, validation = passes.both_datasets()
     sink.announce(pieces.gradient_fingerprint("train"), train.rows)
     sink.announce(pieces.gradient_fingerprint("validation"), validation.rows)
+    asked = questions(spec.output, validation, passes.by_target(), [len(tokens) for tokens in inputs.tokens])
     solved = solve_blocks(
         spec,
         open_curvatures(spec, inputs.checkpoint.blocks, train, passes, cached_rows=planned.cached_rows),
         train,
-        validation,
+        asked.grad_QP,
         reporter,
         store=bench.store,
         gradient_fingerprint=pieces.gradient_fingerprint("train"),
     )
     scored = score_rows(solved, lambda sides: passes.scores(train, sides))
-    vectors = _vectors(spec, scored, solved, train)
+    vectors = _vectors(asked, scored, solved, train)
     train_rows = _row_infos(inputs.train, inputs.labels, bench.settings.preview_characters)
     with reporter.phase(Phase.WRITING, len(vectors) + 2):
         stored = write_vectors(vectors, sink, reporter)
         sink.stage(TRAIN_ROWS, chunks(_packed(train_rows)))
         validation_rows = _row_infos(inputs.validation, inputs.labels, bench.settings.preview_characters)
         sink.stage(VALIDATION_ROWS, chunks(_packed(validation_rows)))
+        for place, tokens in enumerate(inputs.tokens):
+            infos = [RowInfo(id=str(token), label=None, text=text) for token, text in enumerate(tokens)]
+            sink.stage(token_rows(place), chunks(_packed(infos)))
     return Manifest(
         train_rows=len(inputs.train),
         validation_rows=len(inputs.validation),
+        tokens=tuple(map(len, inputs.tokens)),
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
         stored=stored,
-        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes).model_copy(
-            update={
-                "estimated_memory_bytes": expected.peak if bench.settings.device == "cpu" else None,
-                "disk_bytes": held_bytes(),
-                "estimated_disk_bytes": expected.disk,
-            }
-        ),
+        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked, disk_bytes()),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
+        token_examples=token_examples(vectors, train_rows, inputs.validation.ids, inputs.tokens),
     )
 
 
@@ -160,28 +160,32 @@ class Planned:
     spec: JobSpec
     choice: Choice | None
     cached_rows: bool
+    expected: Estimate
 
 
 def _planned(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Planned:
-    """Raises LimitExceeded: no solver can do it."""
+    """Raises LimitExceeded: no solver can do it. DoesNotFit: it needs more memory than this worker has."""
     blocks, rows, classes = inputs.checkpoint.blocks, len(inputs.train), inputs.checkpoint.num_labels
     cached_rows = caches_rows(spec, blocks, train_rows=rows, classes=classes, settings=settings)
     if not isinstance(spec.solver, AutoSolver):
-        return Planned(spec, None, cached_rows)
+        return Planned(spec, None, cached_rows, _expected(spec, inputs, settings))
     problem = problem_of(
         spec, blocks, train_rows=rows, validation_rows=len(inputs.validation), classes=classes, settings=settings
     )
     choice = choice_of(plan(problem))
-    return Planned(with_solver(spec, choice.pick), choice, cached_rows)
+    spec = with_solver(spec, choice.pick)
+    return Planned(spec, choice, cached_rows, _expected(spec, inputs, settings))
 
 
 def _expected(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Estimate:
-    """Memory and disk of the job. Raises DoesNotFit: it needs more memory than this worker has."""
+    """Memory and disk of the job. Raises DoesNotFit."""
     expected = estimate(
         spec,
         inputs.checkpoint,
-        Lengths.of(inputs.train, spec.model.max_length),
-        Lengths.of(inputs.validation, spec.model.max_length),
+        *(
+            Lengths.of(rows, max_length=spec.model.max_length, shard_rows=settings.shard_rows)
+            for rows in (inputs.train, inputs.validation)
+        ),
         batching=Batching(settings.token_budget, settings.shard_rows, settings.attention),
         settings=settings,
     )
@@ -216,13 +220,13 @@ def helping(spec: JobSpec, bench: Bench, on_rows: Callable[[int], None]) -> Iter
         yield _pieces(spec, load_inputs(spec, bench.settings), bench, held, on_rows).do
 
 
-def _vectors(spec: JobSpec, scored: Scored, solved: SolvedBlocks, train: Gradients) -> dict[str, Tensor]:
-    """Named score vectors ``[N]``; the mean over the validation rows is the last row of every ``score_QN``."""
-    vectors = {}
+def _vectors(asked: Questions, scored: Scored, solved: SolvedBlocks, train: Gradients) -> dict[str, Tensor]:
+    """Named score vectors ``[N]``."""
+    vectors: dict[str, Tensor] = {}
     for place, (score_QN, value) in enumerate(zip(scored.values, solved.values, strict=True)):
-        vectors[at_damping(MEAN, place)] = score_QN[-1]
-        if spec.output.per_validation_row:
-            vectors |= {at_damping(validation_vector(q), place): score_QN[q] for q in range(len(score_QN) - 1)}
+        # The mean first: it is what most will look at.
+        named = [*zip(asked.names, score_QN, strict=True)]
+        vectors |= {at_damping(name, place): score_N for name, score_N in (named[-1], *named[:-1])}
         if value.self_influence_N is not None:
             vectors[at_damping(SELF_INFLUENCE, place)] = value.self_influence_N
     if scored.plain_QN is not None and scored.without_top_QN is not None:
@@ -250,6 +254,8 @@ def _diagnostics(
     train: Gradients,
     validation: Gradients,
     passes: SharedPasses,
+    asked: Questions,
+    disk_bytes: int,
 ) -> Diagnostics:
     pieces, seconds = passes.pieces, passes.reporter.seconds
     blocks = tuple(solved.values[0].diagnostics)
@@ -264,6 +270,9 @@ def _diagnostics(
         blocks=blocks,
         seconds={**seconds, "total": sum(seconds.values())},
         peak_memory_bytes=memory.peak_bytes(),
+        estimated_memory_bytes=planned.expected.peak if pieces.settings.device == "cpu" else None,
+        disk_bytes=disk_bytes,
+        estimated_disk_bytes=planned.expected.disk,
         cache={
             "train": CacheUse(hit_rows=train.hit_rows, rows=train.rows),
             "validation": CacheUse(hit_rows=validation.hit_rows, rows=validation.rows),
@@ -278,7 +287,7 @@ def _diagnostics(
         },
         choice=planned.choice,
         damping_path=damping_path(planned.spec, solved, scored),
-        role_of_inverse=role_of_inverse(planned.spec, scored),
+        role_of_inverse=role_of_inverse(planned.spec, scored, asked.rows),
         workers=dict(sorted(passes.rows_by.items())),
         warnings=(*pieces.inputs.checkpoint.warnings, *pieces.inputs.warnings, *pieces.warnings(), *solved.warnings),
     )

@@ -19,7 +19,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Each ``score_QN`` float32 has a row a validation row where asked for, and their mean last.
+    """Each ``score_QN`` float32 has a row a question, the mean over the validation rows last.
 
     ``values``: one at each value of the damping path. ``plain_QN`` and ``without_top_QN`` are there where the role of
     the inverse was asked for.
@@ -70,12 +70,15 @@ def damping_path(spec: JobSpec, solved: SolvedBlocks, scored: Scored) -> tuple[P
     return tuple(points)
 
 
-def role_of_inverse(spec: JobSpec, scored: Scored) -> InverseRole | None:
-    """How far the scores at the first damping agree with rankings that need no inverse."""
+def role_of_inverse(spec: JobSpec, scored: Scored, validation_rows: int) -> InverseRole | None:
+    """How far the scores at the first damping agree with rankings that need no inverse.
+
+    The first ``validation_rows`` questions are validation rows.
+    """
     if spec.output.role_of_inverse is None or scored.plain_QN is None or scored.without_top_QN is None:
         return None
     solved_QN, plain_QN, without_QN = scored.values[0], scored.plain_QN, scored.without_top_QN
-    rows = slice(0, max(1, len(solved_QN) - 1))  # the mean stands for itself where it is alone
+    rows = slice(0, max(1, validation_rows))  # the mean stands for itself where it is alone
     return InverseRole(
         top_directions=spec.output.role_of_inverse.top_directions,
         with_plain_product=spearman(solved_QN[-1], plain_QN[-1]),

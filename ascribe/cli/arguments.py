@@ -27,4 +27,13 @@ ValidationId = Annotated[str | None, typer.Option(help="Scores for this one vali
 DampingValue = Annotated[
     float | None, typer.Option("--damping", help="Which value of a damping path. Left out: the first.")
 ]
-TrainId = Annotated[str | None, typer.Option(help="Scores of this one train row for every validation row.")]
+Token = Annotated[
+    int | None, typer.Option(min=0, help="With --validation-id: scores for this token of its completion, from 0.")
+]
+TrainId = Annotated[
+    str | None,
+    typer.Option(
+        help="Scores of this one train row for every validation row; with --validation-id for every token of its "
+        "completion."
+    ),
+]

@@ -24,7 +24,7 @@ class Row:
     """A train row as people know it."""
 
     id: str
-    label: str
+    label: str | None
     text: str
 
 
@@ -131,7 +131,7 @@ def print_agreement(found: Agreement, jobs: Sequence[Job], rows: Sequence[Row]) 
     print_table(
         (*(f"rank {name}" for name in names), "id", "label", "text"),
         [
-            (*(f"{rank:g}" for rank in dispute.ranks), row.id, row.label, row.text)
+            (*(f"{rank:g}" for rank in dispute.ranks), row.id, row.label or "", row.text)
             for dispute in found.disputes
             for row in [rows[dispute.index]]
         ],

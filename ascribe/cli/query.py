@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,12 @@ def query(
         list[str] | None,
         typer.Option("--label", help="Its label, a name or a class number: one for each --text, in order."),
     ] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", help="Of a language model, a validation row's prompt; repeatable.")
+    ] = None,
+    completions: Annotated[
+        list[str] | None, typer.Option("--completion", help="What is said to it: one for each --prompt, in order.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new job.")] = None,
     wait: Wait = False,
     timeout: Timeout = None,
@@ -36,22 +43,29 @@ def query(
 
       ascribe query job_0197... --text "how do I undo a commit" --label coding --wait
 
+      ascribe query job_0197... --prompt "Q: what is love" --completion " A word." --wait
+
       ascribe query job_0197... more.jsonl --wait
     """
-    texts, row_labels = texts or [], row_labels or []
-    if (file is None) == (not texts):
-        raise typer.BadParameter("give a FILE of rows, or a --text with its --label")
-    if len(texts) != len(row_labels):
-        raise typer.BadParameter(f"{len(texts)} --text and {len(row_labels)} --label: each text needs its label")
+    labelled = _rows({"text": texts or [], "label": list(map(_label, row_labels or []))})
+    said = _rows({"prompt": prompts or [], "completion": completions or []})
+    if [file is not None, bool(labelled), bool(said)].count(True) != 1:
+        raise typer.BadParameter("give a FILE of rows, a --text with its --label, or a --prompt with its --completion")
+    inline = {"kind": "inline", "rows": labelled or said}
     with client_of(context) as client:
-        source = {"kind": "dataset", "id": client.upload(file)} if file else _inline(texts, row_labels)
+        source = {"kind": "dataset", "id": client.upload(file)} if file else inline
         asked = client.query(job, {"source": source}, name=name)
         follow(client, asked, wait=wait, timeout=timeout, as_json=as_json)
 
 
-def _inline(texts: list[str], labels: list[str]) -> dict[str, Any]:
-    rows = [
-        {"text": text, "label": int(label) if label.isdecimal() else label}
-        for text, label in zip(texts, labels, strict=True)
-    ]
-    return {"kind": "inline", "rows": rows}
+def _label(given: str) -> int | str:
+    return int(given) if given.isdecimal() else given
+
+
+def _rows(columns: Mapping[str, Sequence[int | str]]) -> list[dict[str, Any]]:
+    (first, firsts), (second, seconds) = columns.items()
+    if len(firsts) != len(seconds):
+        raise typer.BadParameter(
+            f"{len(firsts)} --{first} and {len(seconds)} --{second}: each {first} needs its {second}"
+        )
+    return [{first: one, second: other} for one, other in zip(firsts, seconds, strict=True)]

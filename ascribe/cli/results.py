@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ascribe.cli.app import client_of
-from ascribe.cli.arguments import AsJson, DampingValue, JobId, TrainId, ValidationId, Vector, VectorName
+from ascribe.cli.arguments import AsJson, DampingValue, JobId, Token, TrainId, ValidationId, Vector, VectorName
 from ascribe.cli.output import note, print_json, print_table
 from ascribe.client import Format, Order, ScoredRows
 
@@ -50,6 +50,7 @@ def scores(
         ),
     ] = Direction.BOTH,
     validation_id: ValidationId = None,
+    token: Token = None,
     train_id: TrainId = None,
     vector: VectorName = Vector.MEAN,
     damping: DampingValue = None,
@@ -72,6 +73,7 @@ def scores(
                 job,
                 vector=vector.value,
                 validation_id=validation_id,
+                token=token,
                 train_id=train_id,
                 damping=damping,
                 order=kind,
@@ -96,6 +98,7 @@ def download(
     order: Annotated[Direction | None, typer.Option(help="Left out: as in the train set.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Only so many rows. Left out: all.")] = None,
     validation_id: ValidationId = None,
+    token: Token = None,
     train_id: TrainId = None,
     vector: VectorName = Vector.MEAN,
     damping: DampingValue = None,
@@ -121,6 +124,7 @@ def download(
             format=form,
             vector=vector.value,
             validation_id=validation_id,
+            token=token,
             train_id=train_id,
             damping=damping,
             order=kind,
@@ -158,5 +162,5 @@ def title(kind: Order, vector: Vector) -> str:
 
 
 def print_scores(heading: str, rows: ScoredRows) -> None:
-    cells = [(f"{row.score:+.4g}", row.id, row.label, row.text) for row in rows]
+    cells = [(f"{row.score:+.4g}", row.id, row.label or "", row.text) for row in rows]
     print_table(("score", "id", "label", "text"), cells, title=heading)

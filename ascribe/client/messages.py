@@ -64,7 +64,8 @@ class Selection(TypedDict, total=False):
 
     ``vector``: ``mean``, ``self_influence``, ``train_loss``, ``plain_product``, ``top_removed``, or ``all``, every
     validation row, for batches, tables and downloads alone. ``validation_id``: the scores for that one validation row
-    in place of the mean. ``train_id``: the scores of that one train row for every validation row. ``order``:
+    in place of the mean, and ``token``: for that one token of its completion. ``train_id``: the scores of that one
+    train row for every validation row; with ``validation_id`` for every token of its completion. ``order``:
     ``proponents`` (highest first), ``opponents`` (lowest first), ``absolute`` (largest magnitude first) or ``row``.
     ``top_k``: only so many, from the start of the order. ``damping``: which value of a damping path; left out, its
     first.
@@ -72,6 +73,7 @@ class Selection(TypedDict, total=False):
 
     vector: str
     validation_id: str | None
+    token: int | None
     train_id: str | None
     damping: float | None
     order: Order | None

@@ -24,45 +24,51 @@ class Batching:
 
 @dataclass(frozen=True)
 class Lengths:
-    """``usual``: tokens of a row that a quarter of all rows do not reach. ``target_share``: of tokens, predicted ones.
+    """``shard``: tokens of the rows of a shard, the shortest first. ``tokens`` and ``characters`` are of all rows.
 
-    ``tokens`` and ``characters`` are of all rows.
+    ``targets`` are the tokens that a language model is asked for, of all rows, ``most_targets`` those of one.
     """
 
     rows: int
     longest: int
-    usual: int
+    shard: tuple[int, ...]
     tokens: int
     characters: int
-    target_share: float
+    targets: int
+    most_targets: int
+
+    @property
+    def target_share(self) -> float:
+        """Of the tokens that go through the model, those that it is asked for."""
+        return self.targets / self.tokens
 
     @classmethod
-    def of(cls, rows: Rows, max_length: int) -> Self:
+    def of(cls, rows: Rows, *, max_length: int, shard_rows: int) -> Self:
         seconds = rows.text_pairs or rows.completions or repeat("")
         pairs = [(len(text), len(second)) for text, second in zip(rows.texts, seconds, strict=False)]
         lengths = sorted(min(max_length, _tokens(first + second)) for first, second in pairs)
         characters = sum(first + second for first, second in pairs)
-        completions = sum(second for _, second in pairs) if rows.completions else 0
+        targets = [min(max_length, _tokens(second)) for _, second in pairs] if rows.completions else [0]
         return cls(
             rows=len(lengths),
             longest=lengths[-1],
-            usual=lengths[len(lengths) // 4],
+            shard=tuple(lengths[:: -(-len(lengths) // shard_rows)]),
             tokens=sum(lengths),
             characters=characters,
-            target_share=completions / max(characters, 1),
+            targets=min(sum(targets), sum(lengths)),
+            most_targets=max(targets),
         )
 
     @classmethod
     def unknown(cls) -> Self:
         """Of rows that nobody has read yet: at least one, of at least a token."""
-        return cls(1, 1, 1, 1, 0, 1.0)
+        return cls(1, 1, (1,), 1, 0, 1, 1)
 
     def largest_batch(self, batching: Batching) -> tuple[int, int]:
-        """Padded tokens, and rows, of the largest batch of a shard. The one with the most rows has the shortest."""
-        rows = min(self.rows, batching.shard_rows)
-        there = int(rows * self.tokens / self.rows)
-        tokens = max(self.longest, min(batching.token_budget, there))
-        return tokens, max(1, min(rows, tokens // self.usual))
+        """Padded tokens, and rows, of the largest batch. The one with the most rows has the shortest."""
+        tokens = max(self.longest, min(batching.token_budget, sum(self.shard)))
+        rows = (count for count, length in enumerate(self.shard, 1) if count * length <= batching.token_budget)
+        return tokens, max(rows, default=1)
 
 
 def _tokens(characters: int) -> int:

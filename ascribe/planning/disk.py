@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from ascribe.sources.checkpoints import BlockShape, Checkpoint, gradient_bytes
+from ascribe.sources.checkpoints import BlockShape, Checkpoint
 from ascribe.spec import GaussNewton, JobSpec
 
-_SIDECAR_BYTES = 22  # of a row: its loss, in digits
+SIDECAR_BYTES = 22
+"""Of a row beside its gradient: its loss, in digits."""
 
 
-def disk_bytes(
-    spec: JobSpec, checkpoint: Checkpoint, train_rows: int, validation_rows: int, *, cached_rows: bool
-) -> int:
-    """``cached_rows``: see :func:`ascribe.planning.from_spec.caches_rows`."""
-    passes = gradient_passes(spec, checkpoint, cached_rows=cached_rows)
-    rows = passes * train_rows + validation_rows
+def state_bytes(spec: JobSpec, checkpoint: Checkpoint, train_rows: int, *, cached_rows: bool) -> int:
+    """Of the curvature and the solver's states. ``cached_rows``: see :func:`ascribe.planning.from_spec.caches_rows`."""
     blocks = checkpoint.blocks
     if spec.curvature.kind == "gauss_newton":
         blocks = (BlockShape("all", 1, checkpoint.parameters),)
@@ -21,7 +18,7 @@ def disk_bytes(
     states = sum(_state(spec, block, train_rows, checkpoint.num_labels) for block in blocks)
     if spec.solver.kind == "astra":
         curvature += sum(_eigenbasis(block) for block in checkpoint.blocks)
-    return gradient_bytes(rows, checkpoint) + _SIDECAR_BYTES * rows + curvature + spec.damping_count * states
+    return curvature + spec.damping_count * states
 
 
 def gradient_passes(spec: JobSpec, checkpoint: Checkpoint, *, cached_rows: bool) -> int:

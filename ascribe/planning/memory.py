@@ -14,13 +14,13 @@ from functools import cached_property
 
 from ascribe.planning import costs
 from ascribe.planning.batches import Batching, Lengths
-from ascribe.planning.disk import disk_bytes, gradient_passes
+from ascribe.planning.disk import SIDECAR_BYTES, gradient_passes, state_bytes
 from ascribe.planning.from_spec import caches_rows, problem_of
 from ascribe.planning.model_shape import ModelShape
 from ascribe.planning.rates import CPU
 from ascribe.settings import Settings
 from ascribe.sources.checkpoint_files import read_json
-from ascribe.sources.checkpoints import Checkpoint
+from ascribe.sources.checkpoints import Checkpoint, gradient_bytes
 from ascribe.spec import GaussNewton, JobSpec
 
 MIB = 1 << 20
@@ -77,7 +77,8 @@ class _Job:
 
     @property
     def columns(self) -> int:
-        return self.validation.rows + 1 if self.spec.output.per_validation_row else 1
+        tokens = self.validation.targets if self.spec.output.per_token else 0
+        return self.validation.rows + tokens + 1 if self.spec.output.per_validation_row else 1
 
     @cached_property
     def cached_rows(self) -> bool:
@@ -108,9 +109,10 @@ class _Job:
             # Scores and weights of every pair of tokens.
             kept += 2 * self.shape.layers * self.shape.heads * (tokens // rows)
         if self.runs_products:
-            inside += _TANGENTS * (4 * self.shape.hidden + 2 * self.shape.inner)
+            inside += _TANGENTS * (6 * self.shape.hidden + 3 * self.shape.inner)
         activations = int(_TEMPORARY * tokens * (kept + inside) * self.dtype_bytes)
-        return activations + self._logits(tokens) + 4 * rows * self.checkpoint.parameters
+        gradients = self.checkpoint.parameters + max(block.size for block in self.checkpoint.blocks)
+        return activations + self._logits(tokens) + 4 * rows * gradients
 
     def _logits(self, tokens: int) -> int:
         targets = int(tokens * max(self.train.target_share, self.validation.target_share)) + 1
@@ -174,8 +176,17 @@ class _Job:
 
     def mapped(self) -> int:
         """Gradient files, which are all read once."""
-        passes = gradient_passes(self.spec, self.checkpoint, cached_rows=self.cached_rows)
-        return 4 * self.checkpoint.parameters * (passes * self.train.rows + self.validation.rows)
+        return gradient_bytes(self.gradient_rows(), self.checkpoint)
+
+    def gradient_rows(self) -> int:
+        """Gradients that are kept in files."""
+        train = gradient_passes(self.spec, self.checkpoint, cached_rows=self.cached_rows) * self.train.rows
+        tokens = self.validation.most_targets if self.spec.output.per_token else 0
+        return train + (1 + tokens) * self.validation.rows
+
+    def disk(self) -> int:
+        states = state_bytes(self.spec, self.checkpoint, self.train.rows, cached_rows=self.cached_rows)
+        return self.mapped() + SIDECAR_BYTES * self.gradient_rows() + states
 
 
 def estimate(
@@ -203,7 +214,7 @@ def estimate(
         peak=base + max(job.shard() + batch, curvature + batch, solving + again + job.mapped()),
         needed=base + max(job.shard() + batch, curvature + batch, solving + again),
         least=base + max(job.shard() + one_row, curvature + one_row, solving + again_one),
-        disk=disk_bytes(spec, checkpoint, job.train.rows, job.validation.rows, cached_rows=job.cached_rows),
+        disk=job.disk(),
         parts={
             **steady,
             "batch": batch,

@@ -17,9 +17,14 @@ from ascribe.sources.adapters import check_adapter_config, split_adapter
 from ascribe.sources.checkpoint_files import check_config, open_folder, present, read_json, read_tensors
 from ascribe.sources.safetensors_header import TensorInfo
 from ascribe.sources.selection import select_modules
-from ascribe.spec import ModelSpec, ParametersSpec
+from ascribe.spec import ModelSpec, ParametersSpec, Task
 
-MODEL_TYPES = frozenset({"bert", "roberta", "distilbert", "electra", "xlm-roberta", "deberta-v2", "mpnet"})
+MODEL_TYPES: Mapping[Task, frozenset[str]] = {
+    "sequence-classification": frozenset(
+        {"bert", "roberta", "distilbert", "electra", "xlm-roberta", "deberta-v2", "mpnet"}
+    ),
+    "causal-lm": frozenset({"llama", "mistral", "qwen2", "qwen3"}),
+}
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
     "sentencepiece.bpe.model", "spm.model", "added_tokens.json",
@@ -58,8 +63,12 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What the headers say. ``blocks`` are in the order their gradients are stored."""
+    """What the headers say. ``blocks`` are in the order their gradients are stored.
 
+    ``num_labels`` of a language model is the size of its vocabulary.
+    """
+
+    task: Task
     base: Path
     base_files: tuple[str, ...]
     adapter: Adapter | None
@@ -95,10 +104,10 @@ def inspect_checkpoint(root: Path, model: ModelSpec, parameters: ParametersSpec)
     base = open_folder(root, model.base, "/model/base")
     config = read_json(base / "config.json", "/model/base")
     check_config(config, "/model/base")
-    if config.get("model_type") not in MODEL_TYPES:
-        raise UnsupportedModel.at(
-            "/model/base", "unsupported_model", f"model_type must be one of {sorted(MODEL_TYPES)}"
-        )
+    known = MODEL_TYPES[model.task]
+    if config.get("model_type") not in known:
+        message = f"model_type must be one of {sorted(known)} for task '{model.task}'"
+        raise UnsupportedModel.at("/model/base", "unsupported_model", message)
     if present(base, ("adapter_config.json",)):
         # transformers would load it by itself, unseen by us and by the hash of the base.
         message = "the folder of the base holds an adapter: put it into a folder of its own, and name it as adapter"
@@ -107,7 +116,7 @@ def inspect_checkpoint(root: Path, model: ModelSpec, parameters: ParametersSpec)
     tensors = read_tensors(base / "model.safetensors", "/model/base")
     if model.adapter is None:
         chosen = select_modules(tensors, parameters.modules)
-        return _checkpoint(base, None, [config], [tensors], chosen, ())
+        return _checkpoint(model.task, base, None, [config], [tensors], chosen, ())
     folder = open_folder(root, model.adapter, "/model/adapter")
     adapter_config = read_json(folder / "adapter_config.json", "/model/adapter")
     check_adapter_config(adapter_config)
@@ -120,7 +129,7 @@ def inspect_checkpoint(root: Path, model: ModelSpec, parameters: ParametersSpec)
         check_config(configs[0], "/model/adapter")
     adapter = Adapter(folder, ("adapter_config.json", "adapter_model.safetensors", *own_config))
     chosen = {**lora, **saved} if parameters.select == "adapter_and_head" else lora
-    return _checkpoint(base, adapter, configs, [saved, tensors], chosen, _warnings(adapter_config, base))
+    return _checkpoint(model.task, base, adapter, configs, [saved, tensors], chosen, _warnings(adapter_config, base))
 
 
 def _check_length(model: ModelSpec, config: Mapping[str, Any]) -> None:
@@ -146,6 +155,7 @@ def _unused_positions(config: Mapping[str, Any]) -> int:
 
 
 def _checkpoint(
+    task: Task,
     base: Path,
     adapter: Adapter | None,
     configs: list[dict[str, Any]],
@@ -153,16 +163,30 @@ def _checkpoint(
     chosen: Mapping[str, TensorInfo],
     warnings: tuple[str, ...],
 ) -> Checkpoint:
-    num_labels = _num_labels(with_head, "/model/base" if adapter is None else "/model/adapter")
+    if task == "causal-lm":
+        num_labels, label_names = _vocabulary(with_head[-1]), None
+    else:
+        num_labels = _num_labels(with_head, "/model/base" if adapter is None else "/model/adapter")
+        label_names = _label_names(configs, num_labels)
     return Checkpoint(
+        task=task,
         base=base,
         base_files=("config.json", "model.safetensors", *present(base, TOKENIZER_FILES)),
         adapter=adapter,
         num_labels=num_labels,
-        label_names=_label_names(configs, num_labels),
+        label_names=label_names,
         blocks=tuple(BlockShape.of(name, chosen[name].shape) for name in sorted(chosen)),
         warnings=warnings,
     )
+
+
+def _vocabulary(tensors: Mapping[str, TensorInfo]) -> int:
+    """Rows of the output embeddings, which may be those of the input."""
+    for ending in ("lm_head.weight", "embed_tokens.weight"):
+        for name, info in tensors.items():
+            if name.endswith(ending) and len(info.shape) == 2:
+                return info.shape[0]
+    raise InvalidInput.at("/model/base", "incomplete_checkpoint", "the base holds no token embeddings: save it whole")
 
 
 def _num_labels(with_head: list[Mapping[str, TensorInfo]], pointer: str) -> int:

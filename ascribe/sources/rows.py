@@ -83,11 +83,7 @@ class Rows:
 
 def labels_of(checkpoint: Checkpoint) -> Labels | None:
     """What a label of its rows may be; None: a language model, whose rows have completions."""
-    return (
-        None
-        if getattr(checkpoint, "task", "") == "causal-lm"
-        else Labels(checkpoint.num_labels, checkpoint.label_names)
-    )
+    return None if checkpoint.task == "causal-lm" else Labels(checkpoint.num_labels, checkpoint.label_names)
 
 
 def read_rows(settings: Settings, dataset: DatasetSpec, pointer: str, labels: Labels | None) -> Rows:

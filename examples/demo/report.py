@@ -73,7 +73,7 @@ def write_report(
     heading = "".join(f"<th>{escape(name)}</th>" for name in HEADINGS)
     table = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line.cells()) + "</tr>" for line in lines)
     rows = "".join(
-        f"<tr><td>{escape(row.text)}</td><td>{escape(row.label)}</td><td>{row.score:.3g}</td>"
+        f"<tr><td>{escape(row.text)}</td><td>{escape(row.label or '')}</td><td>{row.score:.3g}</td>"
         f"<td>{'flipped' if row.id in flipped else ''}</td></tr>"
         for row in suspects
     )

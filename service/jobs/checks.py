@@ -65,5 +65,11 @@ def expected(
 ) -> Estimate:
     """Memory and disk of the job; the least that they can be where rows were not read. Without ``batching`` that of a
     worker whose settings are the defaults."""
-    lengths = [Lengths.of(rows, spec.model.max_length) if rows else Lengths.unknown() for rows in (train, validation)]
-    return estimate(spec, checkpoint, *lengths, batching=batching or _DEFAULT, settings=settings)
+    batching = batching or _DEFAULT
+    lengths = [
+        Lengths.of(rows, max_length=spec.model.max_length, shard_rows=batching.shard_rows)
+        if rows
+        else Lengths.unknown()
+        for rows in (train, validation)
+    ]
+    return estimate(spec, checkpoint, *lengths, batching=batching, settings=settings)

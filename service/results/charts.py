@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ascribe.result import BlockDiagnostics, Histogram, LabelSummary, ScoredRow
+from ascribe.result import BlockDiagnostics, Histogram, LabelSummary, ScoredRow, TokenScores
 
 WIDTH, HEIGHT = 720.0, 200.0
 RESIDUAL_FLOOR, RESIDUAL_CEILING = 1e-16, 1.0
+
+TONES = 4
+"""Strengths that the style sheet has of each sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,14 @@ def block_bars(blocks: Sequence[BlockDiagnostics]) -> list[BlockBar]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """``tokens`` with the style of each."""
+
+    example: TokenScores
+    tokens: list[tuple[str, str]]
+
+
 def label_bars(labels: Sequence[LabelSummary]) -> list[LabelBar]:
     """Bars to both sides of the middle, the lowest mean first."""
     largest = max((abs(label.mean_score) for label in labels), default=0) or 1.0
@@ -113,6 +124,19 @@ def label_bars(labels: Sequence[LabelSummary]) -> list[LabelBar]:
 def score_bars(rows: Sequence[ScoredRow]) -> list[ScoreBar]:
     largest = max((abs(row.score) for row in rows), default=0) or 1.0
     return [ScoreBar(row, round(abs(row.score) / largest * 100, 2)) for row in rows]
+
+
+def token_rows(examples: Sequence[TokenScores]) -> list[TokenRow]:
+    """Every token with a tone of its sign, as strong as its score is in its row."""
+    rows = []
+    for example in examples:
+        largest = max(map(abs, example.scores), default=0) or 1.0
+        tones = []
+        for score in example.scores:
+            strength = round(TONES * abs(score) / largest)
+            tones.append(f"{'proponent' if score >= 0 else 'opponent'}-{strength}" if strength else "")
+        rows.append(TokenRow(example, list(zip(example.tokens, tones, strict=True))))
+    return rows
 
 
 def phase_bars(seconds: Mapping[str, float]) -> list[PhaseBar]:

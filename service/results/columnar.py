@@ -54,6 +54,7 @@ def _metadata(table: Table) -> dict[str | bytes, str | bytes]:
         "job_id": table.job.id,
         "vector": table.scored.vector,
         "validation_id": table.validation_id,
+        "token": None if table.token is None else str(table.token),
         "train_id": table.train_id,
         "order": table.order,
         "sign": table.sign,

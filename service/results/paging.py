@@ -28,6 +28,7 @@ def score_page(table: Table, query: ScoresQuery, rankings: Rankings) -> ScorePag
         job_id=table.job.id,
         vector=table.scored.vector,
         validation_id=table.validation_id,
+        token=table.token,
         train_id=table.train_id,
         damping=table.damping,
         order=table.order,

@@ -46,6 +46,7 @@ def render(job: Job, manifest: Manifest) -> str:
         "histogram": charts.histogram(manifest.summary.histogram),
         "blocks": blocks[:VISIBLE_BLOCKS],
         "more_blocks": blocks[VISIBLE_BLOCKS:],
+        "token_rows": charts.token_rows(manifest.token_examples),
         "labels": charts.label_bars(manifest.summary.by_label),
         "choice": diagnostics.choice,
         "path": spectra.path_rows(diagnostics.damping_path),

@@ -13,7 +13,7 @@ from ascribe.status import SolveStatus
 
 Order = Literal["row", RankedOrder]
 Stored = Literal["mean", "self_influence", "train_loss", "plain_product", "top_removed"]
-Vector = Stored | Literal["validation_row", "train_row", "all"]
+Vector = Stored | Literal["validation_row", "validation_token", "train_row", "tokens", "all"]
 FileFormat = Literal["ndjson", "csv", "parquet", "arrow"]
 Format = Literal["json"] | FileFormat
 
@@ -34,8 +34,13 @@ class ScoresQuery(BaseModel):
     validation_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
         default=None, description="Scores for this one validation row, in place of the mean."
     )
+    token: int | None = Field(
+        default=None, ge=0, description="With validation_id, of a language model: scores for this token of it alone."
+    )
     train_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
-        default=None, description="Scores of this one train row, for every validation row: `data` are those rows."
+        default=None,
+        description="Scores of this one train row, for every validation row: `data` are those rows. With "
+        "validation_id, of a language model: for every token of its completion.",
     )
     damping: FiniteFloat | None = Field(
         default=None, description="Which value of the job's damping path; left out, its first."
@@ -55,11 +60,15 @@ class ScoresQuery(BaseModel):
 
     @model_validator(mode="after")
     def _one_vector(self) -> Self:
-        chosen = {"validation_id": self.validation_id is not None, "train_id": self.train_id is not None}
-        if sum([*chosen.values(), self.vector != "mean"]) > 1:
-            pointer = next(f"/query/{name}" for name, given in chosen.items() if given)
+        by_row = {"validation_id": self.validation_id is not None, "train_id": self.train_id is not None}
+        if any(by_row.values()) and self.vector != "mean":
+            pointer = next(f"/query/{name}" for name, given in by_row.items() if given)
             raise PydanticCustomError(
-                "one_vector", "give validation_id, train_id or another vector, only one of them", {"pointer": pointer}
+                "one_vector", "give validation_id and train_id, or another vector, not both", {"pointer": pointer}
+            )
+        if self.token is not None and (self.validation_id is None or self.train_id is not None):
+            raise PydanticCustomError(
+                "token_of_a_row", "a token goes with validation_id and nothing else", {"pointer": "/query/token"}
             )
         if self.vector == "all" and self.effective_order != "row":
             raise PydanticCustomError(
@@ -77,6 +86,7 @@ class ScorePage(View):
     job_id: str
     vector: Vector
     validation_id: str | None
+    token: int | None = Field(description="Of the validation row's completion, where one was asked for.")
     train_id: str | None
     damping: float | None = Field(description="Of the damping path; null where there is none.")
     order: Order

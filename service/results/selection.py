@@ -16,6 +16,8 @@ from ascribe.result import (
     VALIDATION_ROWS,
     Manifest,
     at_damping,
+    token_rows,
+    token_vector,
     validation_vector,
 )
 from ascribe.store.remote import Remote
@@ -40,6 +42,7 @@ def select(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger, fil
         manifest=manifest,
         scored=scored,
         validation_id=query.validation_id,
+        token=query.token,
         train_id=query.train_id,
         damping=factor,
         order=query.effective_order,
@@ -49,8 +52,10 @@ def select(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger, fil
 
 
 def _scored(job: Job, manifest: Manifest, query: ScoresQuery, place: int, vectors: Vectors) -> Scored:
-    """The four kinds of scores: one stored vector, that of a validation row, all of these, one train row of them."""
+    """The kinds of scores: a stored vector, that of a validation row or token, all rows', one train row's of them."""
     ledger = vectors.ledger
+    if query.validation_id is not None and (query.token is not None or query.train_id is not None):
+        return _by_token(job, manifest, query, query.validation_id, place, vectors)
     if query.train_id is not None:
         names = _validation_vectors(job, manifest, place)
         index = _index(ledger, job, TRAIN_ROWS, query.train_id)
@@ -73,6 +78,26 @@ def _scored(job: Job, manifest: Manifest, query: ScoresQuery, place: int, vector
     order = query.effective_order
     top = vectors.top(order) if name == MEAN and order != "row" else None
     return Scored(query.vector, name, TRAIN_ROWS, manifest.train_rows, vectors.named([name]), top=top)
+
+
+def _by_token(
+    job: Job, manifest: Manifest, query: ScoresQuery, validation_id: str, place: int, vectors: Vectors
+) -> Scored:
+    """One token's scores of every train row, or one train row's of every token."""
+    if not manifest.tokens:
+        raise NotFound("This job stored no scores by token: submit it again with output.per_token.")
+    row = _index(vectors.ledger, job, VALIDATION_ROWS, validation_id)
+    count = manifest.tokens[row]
+    names = [at_damping(token_vector(row, token), place) for token in range(count)]
+    if query.train_id is not None:
+        index = _index(vectors.ledger, job, TRAIN_ROWS, query.train_id)
+        scores = scores_of_row(vectors.named(names), index)
+        return Scored("tokens", f"tokens:{row}:{index}@{place}", token_rows(row), count, scores)
+    assert query.token is not None
+    if query.token >= count:
+        raise NotFound(f"The completion has {count} tokens, numbered from 0.")
+    name = names[query.token]
+    return Scored("validation_token", name, TRAIN_ROWS, manifest.train_rows, vectors.named([name]))
 
 
 def _on_the_path(job: Job, wanted: float | None) -> tuple[int, float | None]:

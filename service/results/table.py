@@ -64,6 +64,7 @@ class Table:
     manifest: Manifest
     scored: Scored
     validation_id: str | None
+    token: int | None
     train_id: str | None
     damping: float | None
     order: Order

@@ -215,7 +215,9 @@ def test_format_wins_over_accept(api: Api, job: tuple[str, Any]) -> None:
         ({"vector": "all"}, "/query/vector"),
         ({"vector": "all", "format": "csv", "order": "opponents"}, "/query/order"),
         ({"vector": "all", "format": "csv", "top_k": 3}, "/query/order"),
-        ({"train_id": "t1", "validation_id": "q1"}, "/query/validation_id"),
+        ({"train_id": "t1", "token": 0}, "/query/token"),
+        ({"train_id": "t1", "validation_id": "q1", "token": 0}, "/query/token"),
+        ({"validation_id": "q1", "vector": "all"}, "/query/validation_id"),
         ({"train_id": "t1", "vector": "train_loss"}, "/query/train_id"),
     ],
 )

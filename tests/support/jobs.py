@@ -17,8 +17,8 @@ from ascribe.job import Progress
 from ascribe.result import Manifest
 from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
-from ascribe.spec import JobSpec
-from tests.support.tiny import make_checkpoint, make_rows, write_rows
+from ascribe.spec import JobSpec, Task
+from tests.support.tiny import make_causal_lm, make_checkpoint, make_completions, make_rows, write_rows
 from worker.pipeline import Bench, run
 from worker.progress import Reporter
 from worker.sharing import Alone
@@ -67,10 +67,14 @@ class Workshop:
         return run(spec, self.bench, Reporter(send), shelf, Alone()), shelf
 
 
-def make_workshop(folder: Path, **settings: Any) -> Workshop:
+def make_workshop(folder: Path, *, task: Task = "sequence-classification", **settings: Any) -> Workshop:
     root = folder / "data"
-    make_checkpoint(root)
-    rows = make_rows(TRAIN + VALIDATION)
+    if task == "causal-lm":
+        make_causal_lm(root)
+        rows = make_completions(TRAIN + VALIDATION)
+    else:
+        make_checkpoint(root)
+        rows = make_rows(TRAIN + VALIDATION)
     write_rows(root / "train.jsonl", rows[:TRAIN])
     write_rows(root / "validation.jsonl", rows[TRAIN:])
     options = {"shard_rows": 16, "token_budget": 64} | settings
@@ -91,6 +95,9 @@ def make_spec(
         }
         | changes
     )
+
+
+LANGUAGE_MODEL = {"task": "causal-lm", "base": "base", "adapter": "adapter"}
 
 
 def no_help(spec: JobSpec, on_rows: Callable[[int], None]) -> AbstractContextManager[Callable[[str], None]]:

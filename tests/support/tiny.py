@@ -7,9 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 SENTENCE = "the a cat dog sat ran on under mat tree red blue big small how do i undo commit what is love tell me joke"
 WORDS = SENTENCE.split()
@@ -41,6 +47,65 @@ def make_checkpoint(root: Path, model_type: str = "bert", *, seed: int = 0, rank
             torch.nn.init.normal_(parameter, std=0.1)
     tuned.save_pretrained(str(adapter))
     (adapter / "config.json").write_text(json.dumps({"model_type": model_type, **names}))
+
+
+def make_causal_lm(root: Path, *, rank: int = 4, **config: Any) -> None:
+    """``root/base`` and ``root/adapter`` of a language model of SmolLM2's class, LoRA on two projections."""
+    model = _llama(**config)
+    lm_tokenizer().save_pretrained(root / "base")
+    model.save_pretrained(root / "base")
+    _tuned(model, rank, 0.1).save_pretrained(str(root / "adapter"))
+
+
+def causal_lm(*, rank: int, init_std: float) -> PeftModel:
+    """The same in memory, its LoRA matrices random."""
+    return _tuned(_llama(), rank, init_std)
+
+
+def _llama(**config: Any) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": len(WORDS) + 3,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return LlamaForCausalLM(LlamaConfig(**(sizes | config)))
+
+
+def _tuned(model: LlamaForCausalLM, rank: int, init_std: float) -> PeftModel:
+    lora = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=8, target_modules=["q_proj", "v_proj"])
+    tuned: PeftModel = get_peft_model(model, lora)
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=init_std)
+    return tuned
+
+
+def make_completions(count: int, *, seed: int = 0, start: int = 0) -> list[dict[str, Any]]:
+    texts = make_rows(2 * count, seed=seed)
+    return [
+        {"id": f"r{start + place}", "prompt": texts[2 * place]["text"], "completion": texts[2 * place + 1]["text"]}
+        for place in range(count)
+    ]
+
+
+def lm_tokenizer() -> PreTrainedTokenizerFast:
+    """Puts a token before a text and one behind it, and has none to pad with."""
+    vocabulary = {word: index for index, word in enumerate(["[UNK]", "<s>", "</s>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs has no annotations
+        tokenizer_object=tokenizer, unk_token="[UNK]", bos_token="<s>", eos_token="</s>"
+    )
 
 
 def make_rows(count: int, *, seed: int = 0, start: int = 0) -> list[dict[str, Any]]:

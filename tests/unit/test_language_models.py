@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import processors
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from ascribe.sources.checkpoints import BlockShape
 from ascribe.sources.row_checks import CheckedRow
 from ascribe.sources.rows import Rows
-from tests.support.tiny import WORDS
+from tests.support.tiny import WORDS, causal_lm, lm_tokenizer
 from worker.curvature.gauss_newton import GaussNewtonProducts
 from worker.data import Batch, encode, make_batches
 from worker.gradients.cotangents import Cotangent, OfLoss, OfSampledLabel
@@ -47,17 +46,6 @@ class Subject:
         return torch.cat([(g.T if g.shape[0] > g.shape[1] else g).flatten() for g in parts])
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(
-        models.WordLevel({w: i for i, w in enumerate(["[U]", "<s>", "</s>", *WORDS])}, unk_token="[U]")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[U]", pad_token="</s>")  # type: ignore[no-untyped-call]  # theirs has no annotations
-
-
 def _rows() -> Rows:
     generator = torch.Generator().manual_seed(1)
 
@@ -70,26 +58,12 @@ def _rows() -> Rows:
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    torch.manual_seed(0)
-    sizes = LlamaConfig(
-        vocab_size=len(WORDS) + 3,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        tie_word_embeddings=True,
-        pad_token_id=2,
-    )
-    lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"])
-    model = get_peft_model(LlamaForCausalLM(sizes), lora).double().eval()
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.3)
+    model = causal_lm(rank=2, init_std=0.3).double().eval()
     shapes = {plain_name(name): (name, tuple(p.shape)) for name, p in model.named_parameters() if "lora_" in name}
     names = [shapes[plain][0] for plain in sorted(shapes)]
     blocks = [BlockShape.of(plain, shapes[plain][1]) for plain in sorted(shapes)]
-    rows, tokenizer = _rows(), _tokenizer()
+    rows, tokenizer = _rows(), lm_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
     batches = make_batches(rows, 0, ROWS, tokenizer, max_length=64, token_budget=40, device="cpu")
     return Subject(model, tokenizer, rows, batches, names, blocks)
 
@@ -112,7 +86,7 @@ def test_only_the_completion_is_asked_for_and_only_what_stands_before_a_prompt_i
 
 
 def test_the_first_token_of_a_row_is_predicted_from_nothing(subject: Subject) -> None:
-    plain = _tokenizer()
+    plain = lm_tokenizer()
     plain.backend_tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B")
     assert encode([""], ["the cat sat"], plain, 64)[1] == [range(1, 3)]
 
@@ -148,8 +122,8 @@ def _hessian(subject: Subject, row: int) -> Tensor:
     return torch.stack(parts).mean(0)
 
 
-@pytest.fixture(scope="module")
-def hessian_NPP(subject: Subject) -> Tensor:
+@pytest.fixture(scope="module", name="hessian_NPP")
+def _hessians(subject: Subject) -> Tensor:
     PerExampleGradients(subject.model, subject.blocks)  # asks for the selected parameters' gradients, as autograd needs
     return torch.stack([_hessian(subject, row) for row in range(ROWS)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,7 +17,7 @@ from worker.pipeline import Bench
 
 
 @pytest.fixture
-def store_settings(object_store: ObjectStore) -> dict[str, object]:
+def store_settings(object_store: ObjectStore) -> dict[str, Any]:
     return {"store_url": f"{object_store.url}/{uuid4().hex}", "store_options": dict(object_store.options)}
 
 
@@ -25,7 +26,7 @@ def another_machine(workshop: Workshop, folder: Path, **settings: object) -> Wor
     return Workshop(workshop.root, Bench(workshop.bench.settings.model_copy(update={"cache_dir": folder, **settings})))
 
 
-def test_the_second_machine_finds_everything(tmp_path: Path, store_settings: dict[str, object]) -> None:
+def test_the_second_machine_finds_everything(tmp_path: Path, store_settings: dict[str, Any]) -> None:
     first = make_workshop(tmp_path, **store_settings)
     _, expected = first.run(make_spec())
     second = another_machine(first, tmp_path / "second")
@@ -40,7 +41,7 @@ def test_the_second_machine_finds_everything(tmp_path: Path, store_settings: dic
 
 
 def test_a_damaged_shard_is_computed_again_for_everybody(
-    tmp_path: Path, store_settings: dict[str, object], object_store: ObjectStore
+    tmp_path: Path, store_settings: dict[str, Any], object_store: ObjectStore
 ) -> None:
     first = make_workshop(tmp_path, **store_settings)
     manifest, expected = first.run(make_spec())
@@ -57,7 +58,7 @@ def test_a_damaged_shard_is_computed_again_for_everybody(
         assert any("checksum" in warning for warning in manifest.diagnostics.warnings) == (folder == "second")
 
 
-def test_a_store_that_is_down_fails_the_job(tmp_path: Path, store_settings: dict[str, object]) -> None:
+def test_a_store_that_is_down_fails_the_job(tmp_path: Path, store_settings: dict[str, Any]) -> None:
     first = make_workshop(tmp_path, **store_settings)
     _, expected = first.run(make_spec())
     nowhere = {"endpoint_url": "http://127.0.0.1:9"}
@@ -72,7 +73,7 @@ def test_a_store_that_is_down_fails_the_job(tmp_path: Path, store_settings: dict
     assert found.staged == expected.staged, "what is here needs no store"
 
 
-def test_no_room_for_a_kept_curvature_costs_time_and_no_job(tmp_path: Path, store_settings: dict[str, object]) -> None:
+def test_no_room_for_a_kept_curvature_costs_time_and_no_job(tmp_path: Path, store_settings: dict[str, Any]) -> None:
     first = make_workshop(tmp_path, **store_settings)
     _, expected = first.run(make_spec())
     gradients = sum(entry.bytes for entry in first.bench.store.entries() if entry.kind == "gradients")

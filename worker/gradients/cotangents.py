@@ -49,6 +49,22 @@ class OfLoss:
 
 
 @dataclass(frozen=True)
+class OfTarget:
+    """The part of the loss's gradient that one target has, the same in every row: zero where a row has none there."""
+
+    is_root: ClassVar[bool] = False
+    target: int
+
+    @property
+    def key(self) -> str:
+        return f"target/{self.target}"
+
+    def __call__(self, logits_MC: Tensor, labels_M: Tensor, rows: Sequence[int], /) -> Tensor:
+        own = [place == self.target for _, of in groupby(rows) for place, _ in enumerate(of)]
+        return _residual(logits_MC, labels_M).mul_(torch.tensor(own, device=logits_MC.device)[:, None])
+
+
+@dataclass(frozen=True)
 class OfSampledLabel:
     """The gradient of the cross-entropy with a label drawn from the model: its second moment is the true Fisher matrix.
 
@@ -112,6 +128,8 @@ def cotangent_of(key: str) -> Cotangent:
     match key.split("/"):
         case ["loss"]:
             return OfLoss()
+        case ["target", target]:
+            return OfTarget(int(target))
         case ["drawn_label", seed]:
             return OfSampledLabel(int(seed))
         case ["gauss_newton", component]:

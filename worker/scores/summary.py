@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
-from ascribe.result import Histogram, LabelSummary, RowInfo, ScoredRow, Summary
+from ascribe.result import (
+    Histogram,
+    LabelSummary,
+    RowInfo,
+    ScoredRow,
+    Summary,
+    TokenScores,
+    token_vector,
+    validation_vector,
+)
 
 TOP_ROWS = 50
 BINS = 40
+EXAMPLES = 3
 
 
 def summarize(score_N: Tensor, rows: list[RowInfo]) -> Summary:
@@ -27,6 +39,21 @@ def summarize(score_N: Tensor, rows: list[RowInfo]) -> Summary:
         proponents=_scored(order[::-1][:TOP_ROWS], score_N, rows),
         opponents=_scored(order[:TOP_ROWS], score_N, rows),
     )
+
+
+def token_examples(
+    vectors: Mapping[str, Tensor], rows: list[RowInfo], validation_ids: Sequence[str], tokens: Sequence[Sequence[str]]
+) -> tuple[TokenScores, ...]:
+    """Of the first validation rows with ``tokens`` the train rows that speak for them most, token by token."""
+    examples = []
+    for place, texts in enumerate(tokens[:EXAMPLES]):
+        score_N = vectors[validation_vector(place)]
+        for found in _scored(torch.argsort(score_N, stable=True).tolist()[::-1][:EXAMPLES], score_N, rows):
+            scores = tuple(float(vectors[token_vector(place, token)][found.index]) for token in range(len(texts)))
+            examples.append(
+                TokenScores(validation_id=validation_ids[place], row=found, tokens=tuple(texts), scores=scores)
+            )
+    return tuple(examples)
 
 
 def _histogram(score_N: Tensor) -> Histogram:
