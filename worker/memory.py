@@ -10,8 +10,8 @@ from pathlib import Path
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _GROUPS = Path("/proc/self/cgroup")
-_REFUSALS = ("can't allocate memory", "not enough memory", "could not create a memory", "bad_alloc")
-"""In a RuntimeError: of PyTorch's allocator for the CPU, and of oneDNN's."""
+_REFUSALS = ("can't allocate memory", "not enough memory", "could not create a primitive", "could not create a memory")
+"""In a RuntimeError: of PyTorch's allocator for the CPU, and of oneDNN where it finds no room for a program."""
 
 
 def reset_peak() -> None:

@@ -112,7 +112,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         inputs = load_inputs(spec, bench.settings)
     planned = _planned(spec, inputs, bench.settings)
     spec = planned.spec
-    disk_bytes = held.enter_context(bench.store.noting())
+    disk_bytes, halved = held.enter_context(bench.store.noting()), bench.models.fit(inputs.key).halved
     pieces = _pieces(spec, inputs, bench, held, reporter.advance)
     passes = SharedPasses(pieces, reporter, crew)
     train, validation = passes.both_datasets()
@@ -139,6 +139,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         for place, tokens in enumerate(inputs.tokens):
             infos = [RowInfo(id=str(token), label=None, text=text) for token, text in enumerate(tokens)]
             sink.stage(token_rows(place), chunks(_packed(infos)))
+    told = bench.models.fit(inputs.key).warnings(halved)
     return Manifest(
         train_rows=len(inputs.train),
         validation_rows=len(inputs.validation),
@@ -146,7 +147,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
         stored=stored,
-        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked, disk_bytes()),
+        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked, _Taken(disk_bytes(), told)),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
         token_examples=token_examples(vectors, train_rows, inputs.validation.ids, inputs.tokens),
@@ -247,6 +248,14 @@ def _packed(rows: list[RowInfo]) -> bytes:
     return zlib.compress("\n".join(row.model_dump_json() for row in rows).encode())
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Files in the cache that the job found or left, and what is to be said of its batches."""
+
+    disk_bytes: int
+    warnings: tuple[str, ...]
+
+
 def _diagnostics(
     planned: Planned,
     solved: SolvedBlocks,
@@ -255,7 +264,7 @@ def _diagnostics(
     validation: Gradients,
     passes: SharedPasses,
     asked: Questions,
-    disk_bytes: int,
+    taken: _Taken,
 ) -> Diagnostics:
     pieces, seconds = passes.pieces, passes.reporter.seconds
     blocks = tuple(solved.values[0].diagnostics)
@@ -271,7 +280,7 @@ def _diagnostics(
         seconds={**seconds, "total": sum(seconds.values())},
         peak_memory_bytes=memory.peak_bytes(),
         estimated_memory_bytes=planned.expected.peak if pieces.settings.device == "cpu" else None,
-        disk_bytes=disk_bytes,
+        disk_bytes=taken.disk_bytes,
         estimated_disk_bytes=planned.expected.disk,
         cache={
             "train": CacheUse(hit_rows=train.hit_rows, rows=train.rows),
@@ -289,7 +298,13 @@ def _diagnostics(
         damping_path=damping_path(planned.spec, solved, scored),
         role_of_inverse=role_of_inverse(planned.spec, scored, asked.rows),
         workers=dict(sorted(passes.rows_by.items())),
-        warnings=(*pieces.inputs.checkpoint.warnings, *pieces.inputs.warnings, *pieces.warnings(), *solved.warnings),
+        warnings=(
+            *pieces.inputs.checkpoint.warnings,
+            *pieces.inputs.warnings,
+            *pieces.warnings(),
+            *taken.warnings,
+            *solved.warnings,
+        ),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ascribe.planning.costs import cg_sketch
+from ascribe.planning.problem import Problem
 from ascribe.sources.checkpoints import BlockShape, Checkpoint
 from ascribe.spec import GaussNewton, JobSpec
 
@@ -9,16 +11,20 @@ SIDECAR_BYTES = 22
 """Of a row beside its gradient: its loss, in digits."""
 
 
-def state_bytes(spec: JobSpec, checkpoint: Checkpoint, train_rows: int, *, cached_rows: bool) -> int:
-    """Of the curvature and the solver's states. ``cached_rows``: see :func:`ascribe.planning.from_spec.caches_rows`."""
-    blocks = checkpoint.blocks
+def state_bytes(spec: JobSpec, problem: Problem) -> int:
+    """Of the curvature and the solver's states."""
+    blocks, rows = problem.blocks, problem.train_rows
     if spec.curvature.kind == "gauss_newton":
-        blocks = (BlockShape("all", 1, checkpoint.parameters),)
-    curvature = sum(_curvature(spec, block, train_rows) for block in blocks)
-    states = sum(_state(spec, block, train_rows, checkpoint.num_labels) for block in blocks)
+        blocks = (BlockShape("all", 1, sum(block.size for block in blocks)),)
+    curvature = sum(_curvature(spec, block, rows) for block in blocks)
     if spec.solver.kind == "astra":
-        curvature += sum(_eigenbasis(block) for block in checkpoint.blocks)
-    return curvature + spec.damping_count * states
+        curvature += sum(_eigenbasis(block) for block in problem.blocks)
+    states = 0
+    if spec.solver.kind in ("cholesky", "schulz"):
+        states = sum(_side(spec, block, problem) ** 2 for block in blocks)
+    elif spec.solver.kind == "cg":
+        states = sum(system.size * cg_sketch(system, problem) for system in problem.systems())
+    return curvature + spec.damping_count * 8 * states
 
 
 def gradient_passes(spec: JobSpec, checkpoint: Checkpoint, *, cached_rows: bool) -> int:
@@ -46,15 +52,12 @@ def _eigenbasis(block: BlockShape) -> int:
     return 8 * (block.rank**2 + block.long_side**2 + block.size)
 
 
-def _state(spec: JobSpec, block: BlockShape, train_rows: int, classes: int) -> int:
-    """A factor or an inverse, of the smaller side; what other solvers keep is a plan of a few numbers."""
-    if spec.solver.kind not in ("cholesky", "schulz"):
-        return 0
+def _side(spec: JobSpec, block: BlockShape, problem: Problem) -> int:
+    """Of the factor or the inverse, which is of the smaller of two systems."""
     match spec.curvature.kind:
         case "gfim" | "gfim_unnormalized":
-            side = min(block.long_side, train_rows * block.rank)
+            return min(block.long_side, problem.train_rows * block.rank)
         case "gauss_newton":
-            side = min(block.size, train_rows * (classes - 1))
+            return min(block.size, problem.train_rows * (problem.classes - 1))
         case _:
-            side = min(block.size, train_rows)
-    return 8 * side**2
+            return min(block.size, problem.train_rows)

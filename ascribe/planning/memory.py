@@ -15,8 +15,9 @@ from functools import cached_property
 from ascribe.planning import costs
 from ascribe.planning.batches import Batching, Lengths
 from ascribe.planning.disk import SIDECAR_BYTES, gradient_passes, state_bytes
-from ascribe.planning.from_spec import caches_rows, problem_of
+from ascribe.planning.from_spec import problem_of
 from ascribe.planning.model_shape import ModelShape
+from ascribe.planning.problem import Problem
 from ascribe.planning.rates import CPU
 from ascribe.settings import Settings
 from ascribe.sources.checkpoint_files import read_json
@@ -26,9 +27,9 @@ from ascribe.spec import GaussNewton, JobSpec
 MIB = 1 << 20
 
 # Python, torch, transformers, peft and the worker, imported: 295 MiB of its own and 103 of mapped files. The first
-# batches bring as much code again of torch (25 MiB), and 90 MiB of compiled programs, tokenizer and heap.
+# batches bring more code of torch (25 MiB), compiled programs, the tokenizer, and holes in the heap.
 _LIBRARIES = 398 * MIB
-_FIRST_USE = 115 * MIB
+_FIRST_USE = 80 * MIB
 _ARRANGED_BYTES = 256 * MIB  # as worker.gradients.onednn has it
 _SLAB_BYTES = 2 * 32 * MIB  # rows read for a product, float64, and the copy that they are made of
 _TANGENTS, _TANGENT_BYTES = 8, 256 * MIB  # as worker.curvature.jacobian has them
@@ -81,11 +82,12 @@ class _Job:
         return self.validation.rows + tokens + 1 if self.spec.output.per_validation_row else 1
 
     @cached_property
-    def cached_rows(self) -> bool:
-        return caches_rows(
+    def problem(self) -> Problem:
+        return problem_of(
             self.spec,
             self.checkpoint.blocks,
             train_rows=self.train.rows,
+            validation_rows=self.validation.rows,
             classes=self.checkpoint.num_labels,
             settings=self.settings,
         )
@@ -125,7 +127,7 @@ class _Job:
 
     @property
     def runs_products(self) -> bool:
-        return isinstance(self.spec.curvature, GaussNewton) and not self.cached_rows
+        return isinstance(self.spec.curvature, GaussNewton) and not self.problem.rows_cached
 
     def shard(self) -> int:
         rows = max(min(of.rows, self.batching.shard_rows) for of in (self.train, self.validation))
@@ -159,15 +161,7 @@ class _Job:
         }.get(self.spec.solver.kind)
         if estimate is None:
             return _SLAB_BYTES
-        problem = problem_of(
-            self.spec,
-            self.checkpoint.blocks,
-            train_rows=self.train.rows,
-            validation_rows=self.validation.rows,
-            classes=self.checkpoint.num_labels,
-            settings=self.settings,
-        )
-        return _SLAB_BYTES + max(estimate(system, problem, CPU).bytes for system in problem.systems())
+        return _SLAB_BYTES + max(estimate(system, self.problem, CPU).bytes for system in self.problem.systems())
 
     def rows(self) -> int:
         """Texts, and scores as they are computed and as they are handed on."""
@@ -180,13 +174,12 @@ class _Job:
 
     def gradient_rows(self) -> int:
         """Gradients that are kept in files."""
-        train = gradient_passes(self.spec, self.checkpoint, cached_rows=self.cached_rows) * self.train.rows
+        train = gradient_passes(self.spec, self.checkpoint, cached_rows=self.problem.rows_cached) * self.train.rows
         tokens = self.validation.most_targets if self.spec.output.per_token else 0
         return train + (1 + tokens) * self.validation.rows
 
     def disk(self) -> int:
-        states = state_bytes(self.spec, self.checkpoint, self.train.rows, cached_rows=self.cached_rows)
-        return self.mapped() + SIDECAR_BYTES * self.gradient_rows() + states
+        return self.mapped() + SIDECAR_BYTES * self.gradient_rows() + state_bytes(self.spec, self.problem)
 
 
 def estimate(

@@ -17,7 +17,7 @@ from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint
 from ascribe.sources.rows import Rows
 from worker import memory
-from worker.data import make_batches
+from worker.data import Batch, make_batches
 from worker.gradients.cotangents import Cotangent
 from worker.gradients.per_example import PerExampleGradients
 from worker.models import LoadedModel
@@ -60,11 +60,14 @@ def gradient_pass(
             rows, span.start, span.stop, loaded.tokenizer,
             max_length=max_length, token_budget=settings.token_budget, device=settings.device,
         )  # fmt: skip
-        for batch in batches:
-            positions = list(batch.positions)
-            batch_loss_N, batch_grad_NP = gradients(batch, span.start)
-            loss_N[positions], grad_NP[positions] = batch_loss_N.float().cpu(), batch_grad_NP.cpu()
+
+        def keep(part: Batch, made: tuple[Tensor, Tensor]) -> None:
+            positions = list(part.positions)
+            loss_N[positions], grad_NP[positions] = made[0].float().cpu(), made[1].cpu()
             on_rows(len(positions))
+
+        for batch in batches:
+            loaded.fit.run(batch, lambda part: gradients(part, span.start), keep)
         memory.give_back()
         _check_finite(loss_N, grad_NP, [rows.place(row) for row in range(span.start, span.stop)], pointer)
         return Saved({"grad": grad_NP}, {"loss": loss_N.tolist()})  # a float32 comes back from JSON as it was

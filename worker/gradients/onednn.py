@@ -87,9 +87,9 @@ class _Arranged:
             if weight.nbytes > self._room:
                 return weight
             self._room -= weight.nbytes
-        arranged = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _USUAL_ROWS)
-        self._kept[key] = weight_OI._version, arranged
-        return arranged
+        copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _USUAL_ROWS)
+        self._kept[key] = weight_OI._version, copy
+        return copy
 
 
 class _Linear(torch.autograd.Function):
