@@ -123,7 +123,8 @@ def test_a_job_goes_on_in_smaller_batches_and_says_so(
 ) -> None:
     """A language model's: gradients, factors, and products with the model."""
     changes = {"damping": {"relative": 20.0}, "output": {"per_validation_row": False}}  # few steps
-    spec = make_spec(curvature, solver, model=LANGUAGE_MODEL, **changes)
+    train = {"source": {"kind": "file", "path": "train.jsonl"}, "limit": 18}
+    spec = make_spec(curvature, solver, model=LANGUAGE_MODEL, train=train, **changes)
     plain, expected = make_workshop(tmp_path / "plain", task="causal-lm").run(spec)
     assert not any("halved" in warning for warning in plain.diagnostics.warnings)
     _with_room_for(30, monkeypatch)
@@ -166,7 +167,7 @@ def scores(name, **settings):
 
 expected, _ = scores("free", token_budget=512)
 pages = int(Path("/proc/self/statm").read_text().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (48 << 20), resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (128 << 20), resource.RLIM_INFINITY))
 found, warnings = scores("tight", token_budget=100_000)
 print(json.dumps({"difference": float((found - expected).norm() / expected.norm()), "warnings": warnings}))
 """

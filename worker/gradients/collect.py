@@ -24,6 +24,8 @@ from worker.models import LoadedModel
 from worker.saved import Saved
 from worker.shards import Pass, Span, spans
 
+_CHECKED_ROWS = 8
+
 
 def gradient_pass(
     rows: Rows,
@@ -85,8 +87,9 @@ def gradient_pass(
 
 
 def _check_finite(loss_N: Tensor, grad_NP: Tensor, places: Sequence[int], pointer: str) -> None:
-    # A sum in float64 is finite if and only if every float32 term is, and unlike isfinite needs no copy of the shard.
-    finite_N = torch.isfinite(loss_N) & torch.isfinite(grad_NP.sum(1, dtype=torch.float64))
+    # A sum in float64 is finite if and only if every float32 term is. It makes a copy in float64: of a few rows at once.
+    sum_N = torch.cat([few_nP.sum(1, dtype=torch.float64) for few_nP in grad_NP.split(_CHECKED_ROWS)])
+    finite_N = torch.isfinite(loss_N) & torch.isfinite(sum_N)
     if finite_N.all():
         return
     bad = [places[int(i)] for i in (~finite_N).nonzero().flatten()]
