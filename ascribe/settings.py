@@ -132,6 +132,9 @@ class Settings(BaseSettings):
         default=1 << 30, ge=512 << 20, description="Address space of the process that reads a file of rows."
     )
     reader_seconds: float = Field(default=300, gt=0, description="Seconds that reading one file of rows may take.")
+    allow_gguf: bool = Field(
+        default=False, description="Take bases whose weights are a GGUF file; needs the extra ascribe[gguf]."
+    )
     preview_characters: int = Field(default=200, ge=0, description="Text kept beside the scores; 0 keeps none.")
 
     @property

@@ -40,7 +40,7 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
             the train rows are not those of the job it asks about.
         LimitExceeded: more rows, tokens, parameters or scores than this server takes.
     """
-    checkpoint = inspect_checkpoint(settings.data_root, spec.model, spec.parameters)
+    checkpoint = inspect_checkpoint(settings.data_root, spec.model, spec.parameters, allow_gguf=settings.allow_gguf)
     check_model(spec, checkpoint, settings)
     labels = labels_of(checkpoint)
     cut = CutCompletions(checkpoint, spec.model)

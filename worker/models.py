@@ -25,16 +25,13 @@ from transformers import (
 )
 
 from ascribe.errors import InvalidInput
+from ascribe.sources.adapters import LORA_FIELDS
 from ascribe.sources.checkpoints import Adapter, Checkpoint
 from ascribe.spec import ModelSpec, Task
 from worker.fit import BatchFit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 PEFT_TASKS: Mapping[Task, str] = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}
-LORA_FIELDS = (
-    "r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern", "use_rslora",
-    "modules_to_save", "layers_to_transform", "layers_pattern", "fan_in_fan_out",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +87,7 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
     # Its lines go where all of ours go, and not to a handler of its own as well.
     transformers.utils.logging.disable_default_handler()
     transformers.utils.logging.enable_propagation()
-    kind: Any = AutoModelForCausalLM
-    sizes = {}
-    if checkpoint.task == "sequence-classification":
-        kind, sizes = AutoModelForSequenceClassification, {"num_labels": checkpoint.num_labels}
-    base, loading = kind.from_pretrained(
-        checkpoint.base,
-        **sizes,
-        dtype=DTYPES[spec.dtype],
-        attn_implementation=attention,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    base, loading = _load_base(checkpoint, DTYPES[spec.dtype], attention)
     adapter = checkpoint.adapter
     tensors = {} if adapter is None else load_file(adapter.folder / "adapter_model.safetensors")
     _check_whole(loading, {name.removeprefix("base_model.model.") for name in tensors})
@@ -113,13 +97,38 @@ def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, devic
     return LoadedModel(model, load_tokenizer(checkpoint))
 
 
+def _load_base(checkpoint: Checkpoint, dtype: torch.dtype, attention: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
+    """The base, GGUF weights as the dense ones they stand for, and what transformers says of how it went."""
+    kind: Any = AutoModelForCausalLM
+    options = _gguf(checkpoint)
+    if checkpoint.task == "sequence-classification":
+        kind, options = AutoModelForSequenceClassification, {"num_labels": checkpoint.num_labels}
+    base, loading = kind.from_pretrained(
+        checkpoint.base,
+        **options,
+        dtype=dtype,
+        attn_implementation=attention,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    return base, loading
+
+
+def _gguf(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {} if checkpoint.gguf is None else {"gguf_file": checkpoint.gguf}
+
+
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """Raises InvalidInput: it has no token to pad with.
 
     What a language model's rows are padded with is no matter: it stands behind them, and they see what is before.
     """
+    # A tokenizer of its own beside a GGUF file is the model's, the one in the file is rebuilt from its vocabulary.
+    own = checkpoint.gguf is None or "tokenizer.json" in checkpoint.base_files
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        checkpoint.base, local_files_only=True, trust_remote_code=False
+        checkpoint.base, **({} if own else _gguf(checkpoint)), local_files_only=True, trust_remote_code=False
     )
     if tokenizer.pad_token is None and checkpoint.task == "causal-lm":
         tokenizer.pad_token = tokenizer.eos_token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ascribe.errors import InvalidInput, UnsafeCheckpoint
 from ascribe.sources.paths import resolve
 from ascribe.sources.safetensors_header import BadSafetensors, TensorInfo, read_header
 
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARD = re.compile(r"[A-Za-z0-9_.-]{1,200}\.safetensors")
 UNSAFE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".pt2", ".ckpt", ".py", ".h5", ".msgpack"})
 MAX_JSON_BYTES = 64 << 20
 
@@ -50,6 +53,9 @@ def read_json(path: Path, pointer: str) -> dict[str, Any]:
 
 
 def check_config(config: Mapping[str, Any], pointer: str) -> None:
+    if "transformers_weights" in config:
+        message = "the configuration names a weights file of its own (transformers_weights): name it model.safetensors"
+        raise InvalidInput.at(pointer, "unsupported_model", message)
     if "auto_map" in config or any(key.endswith("_internal") for key in config):
         raise UnsafeCheckpoint.at(
             pointer, "unsafe_checkpoint", "the configuration asks for code of its own (auto_map or an internal key)"
@@ -63,3 +69,38 @@ def read_tensors(path: Path, pointer: str) -> dict[str, TensorInfo]:
         return read_header(path)
     except BadSafetensors as error:
         raise InvalidInput.at(pointer, "malformed_file", f"{path.name}: {error}") from error
+
+
+def read_weights(folder: Path, pointer: str) -> tuple[list[str], dict[str, TensorInfo]]:
+    """Files and tensors of a checkpoint: one file, or an index and its shards. Where both are there, the one is loaded.
+
+    Raises InvalidInput: a file is missing or damaged, or the index does not say what is in the shards.
+    """
+    if (folder / WEIGHTS).exists() or not (folder / INDEX).exists():
+        return [WEIGHTS], read_tensors(folder / WEIGHTS, pointer)
+    placed = _placed(read_json(folder / INDEX, pointer), pointer)
+    shards = sorted(set(placed.values()))
+    missing = len(shards) - len(present(folder, shards))
+    if missing:
+        message = f"the folder lacks {missing} of the {len(shards)} shards that {INDEX} names"
+        raise InvalidInput.at(pointer, "missing_file", message)
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
+        held = read_tensors(folder / shard, pointer)
+        if held.keys() != {name for name, place in placed.items() if place == shard}:
+            message = f"{shard} holds other tensors than {INDEX} says: save the checkpoint anew"
+            raise InvalidInput.at(pointer, "malformed_file", message)
+        tensors |= held
+    return [INDEX, *shards], tensors
+
+
+def _placed(index: Mapping[str, Any], pointer: str) -> dict[str, str]:
+    """The shard of every tensor; a shard is a file beside the index, and nothing that leads elsewhere."""
+    placed = index.get("weight_map")
+    if not isinstance(index.get("metadata"), dict) or not isinstance(placed, dict) or not placed:
+        message = f"{INDEX} lacks its metadata or weight_map"
+        raise InvalidInput.at(pointer, "malformed_file", message)
+    if not all(isinstance(shard, str) and _SHARD.fullmatch(shard) for shard in placed.values()):
+        message = f"{INDEX} names something else than .safetensors files of its own folder"
+        raise InvalidInput.at(pointer, "malformed_file", message)
+    return placed

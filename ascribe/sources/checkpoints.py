@@ -1,7 +1,8 @@
-"""Inspects a base checkpoint, and its LoRA adapter if it has one, from JSON and safetensors headers alone.
+"""Inspects a base checkpoint, and its LoRA adapter if it has one, from JSON and headers of weights alone.
 
 Refused here, before anything is loaded: formats that can run code when loaded, configurations that ask for code,
-adapters whose tensors do not fit the base, adapters of a kind we do not differentiate, models without a trained head.
+adapters whose tensors do not fit the base, adapters of a kind we do not differentiate, quantised bases, classifiers
+without a trained head, and parameters that cannot be selected.
 """
 
 from __future__ import annotations
@@ -11,25 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ascribe.errors import InvalidInput, UnsupportedModel
+from ascribe.errors import UnsupportedModel
 from ascribe.fingerprint import files_sha256
-from ascribe.sources.adapters import check_adapter_config, split_adapter
+from ascribe.sources.adapters import check_adapter_config, check_saved_by_language_model, split_adapter
+from ascribe.sources.base_model import Base, open_base
 from ascribe.sources.checkpoint_files import check_config, open_folder, present, read_json, read_tensors
+from ascribe.sources.outputs import count_labels, label_names, vocabulary
 from ascribe.sources.safetensors_header import TensorInfo
 from ascribe.sources.selection import select_modules
 from ascribe.spec import ModelSpec, ParametersSpec, Task
-
-MODEL_TYPES: Mapping[Task, frozenset[str]] = {
-    "sequence-classification": frozenset(
-        {"bert", "roberta", "distilbert", "electra", "xlm-roberta", "deberta-v2", "mpnet"}
-    ),
-    "causal-lm": frozenset({"llama", "mistral", "qwen2", "qwen3"}),
-}
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
-    "sentencepiece.bpe.model", "spm.model", "added_tokens.json",
-)  # fmt: skip
-HEADS = ("classifier", "score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,8 @@ class Adapter:
 class Checkpoint:
     """What the headers say. ``blocks`` are in the order their gradients are stored.
 
-    ``num_labels`` of a language model is the size of its vocabulary.
+    ``num_labels`` of a language model is the size of its vocabulary. ``gguf`` names the base's file of weights where
+    it is one of that format.
     """
 
     task: Task
@@ -76,6 +68,7 @@ class Checkpoint:
     label_names: tuple[str, ...] | None
     blocks: tuple[BlockShape, ...]
     warnings: tuple[str, ...]
+    gguf: str | None = None
 
     @property
     def parameters(self) -> int:
@@ -93,133 +86,76 @@ class Checkpoint:
         return None if self.adapter is None else self.adapter.sha256()
 
 
-def inspect_checkpoint(root: Path, model: ModelSpec, parameters: ParametersSpec) -> Checkpoint:
+def inspect_checkpoint(
+    root: Path, model: ModelSpec, parameters: ParametersSpec, *, allow_gguf: bool = False
+) -> Checkpoint:
     """Check ``model`` below ``root`` and list the blocks that ``parameters`` selects.
+
+    ``allow_gguf``: take a base whose weights are a GGUF file.
 
     Raises:
         UnsafeCheckpoint: a pickle-based file or a configuration that asks for code.
-        UnsupportedModel: an architecture or adapter kind that is not handled.
+        UnsupportedModel: an architecture, a precision or an adapter kind that is not handled.
         InvalidInput: missing or truncated files, tensors that do not fit, no trained head, a module that is not there.
     """
-    base = open_folder(root, model.base, "/model/base")
-    config = read_json(base / "config.json", "/model/base")
-    check_config(config, "/model/base")
-    known = MODEL_TYPES[model.task]
-    if config.get("model_type") not in known:
-        message = f"model_type must be one of {sorted(known)} for task '{model.task}'"
-        raise UnsupportedModel.at("/model/base", "unsupported_model", message)
-    if present(base, ("adapter_config.json",)):
-        # transformers would load it by itself, unseen by us and by the hash of the base.
-        message = "the folder of the base holds an adapter: put it into a folder of its own, and name it as adapter"
-        raise UnsupportedModel.at("/model/base", "unsupported_model", message)
-    _check_length(model, config)
-    tensors = read_tensors(base / "model.safetensors", "/model/base")
-    if model.adapter is None:
-        chosen = select_modules(tensors, parameters.modules)
-        return _checkpoint(model.task, base, None, [config], [tensors], chosen, ())
-    folder = open_folder(root, model.adapter, "/model/adapter")
-    adapter_config = read_json(folder / "adapter_config.json", "/model/adapter")
-    check_adapter_config(adapter_config)
-    lora, saved = split_adapter(read_tensors(folder / "adapter_model.safetensors", "/model/adapter"), tensors)
-    own_config = present(folder, ("config.json",))
-    configs = [config]
-    if own_config:
-        # Trainers save the model's config beside the adapter; it is the one that knows the label names.
-        configs.insert(0, read_json(folder / "config.json", "/model/adapter"))
-        check_config(configs[0], "/model/adapter")
-    adapter = Adapter(folder, ("adapter_config.json", "adapter_model.safetensors", *own_config))
-    chosen = {**lora, **saved} if parameters.select == "adapter_and_head" else lora
-    return _checkpoint(model.task, base, adapter, configs, [saved, tensors], chosen, _warnings(adapter_config, base))
-
-
-def _check_length(model: ModelSpec, config: Mapping[str, Any]) -> None:
-    """A longer row than the model has positions for would fail in the middle of a pass."""
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int) or not config.get("position_biased_input", True):  # DeBERTa's may be relative
-        return
-    positions -= _unused_positions(config)
-    if model.max_length > positions:
-        message = f"the model has positions for {positions} tokens: lower max_length"
-        raise InvalidInput.at("/model/max_length", "too_long_for_model", message)
-
-
-def _unused_positions(config: Mapping[str, Any]) -> int:
-    """Some count positions from one above the padding token's id, and MPNet takes that to be 1 whatever it is."""
-    match config["model_type"]:
-        case "roberta" | "xlm-roberta":
-            return int(config.get("pad_token_id") or 0) + 1
-        case "mpnet":
-            return 2
-        case _:
-            return 0
-
-
-def _checkpoint(
-    task: Task,
-    base: Path,
-    adapter: Adapter | None,
-    configs: list[dict[str, Any]],
-    with_head: list[Mapping[str, TensorInfo]],
-    chosen: Mapping[str, TensorInfo],
-    warnings: tuple[str, ...],
-) -> Checkpoint:
-    if task == "causal-lm":
-        num_labels, label_names = _vocabulary(with_head[-1]), None
+    base = open_base(root, model, allow_gguf=allow_gguf)
+    tuned = None if model.adapter is None else _open_adapter(root, model.adapter, model.task, base)
+    if model.task == "causal-lm":
+        num_labels, names = vocabulary(base.tensors), None
+    elif tuned is None:
+        num_labels = count_labels([base.tensors], "/model/base")
+        names = label_names([base.config], num_labels)
     else:
-        num_labels = _num_labels(with_head, "/model/base" if adapter is None else "/model/adapter")
-        label_names = _label_names(configs, num_labels)
+        num_labels = count_labels([tuned.saved, base.tensors], "/model/adapter")
+        names = label_names([*tuned.configs, base.config], num_labels)
+    chosen = select_modules(model.task, base, parameters.modules) if tuned is None else tuned.select(parameters)
     return Checkpoint(
-        task=task,
-        base=base,
-        base_files=("config.json", "model.safetensors", *present(base, TOKENIZER_FILES)),
-        adapter=adapter,
+        task=model.task,
+        base=base.folder,
+        base_files=base.files,
+        adapter=None if tuned is None else tuned.adapter,
         num_labels=num_labels,
-        label_names=label_names,
+        label_names=names,
         blocks=tuple(BlockShape.of(name, chosen[name].shape) for name in sorted(chosen)),
-        warnings=warnings,
+        warnings=() if tuned is None else tuned.warnings,
+        gguf=base.gguf,
     )
 
 
-def _vocabulary(tensors: Mapping[str, TensorInfo]) -> int:
-    """Rows of the output embeddings, which may be those of the input."""
-    for ending in ("lm_head.weight", "embed_tokens.weight"):
-        for name, info in tensors.items():
-            if name.endswith(ending) and len(info.shape) == 2:
-                return info.shape[0]
-    raise InvalidInput.at("/model/base", "incomplete_checkpoint", "the base holds no token embeddings: save it whole")
+@dataclass(frozen=True, slots=True)
+class _Tuned:
+    """An adapter's files: its LoRA matrices, the tensors saved with them, a model's configuration saved beside."""
+
+    task: Task
+    adapter: Adapter
+    lora: Mapping[str, TensorInfo]
+    saved: Mapping[str, TensorInfo]
+    configs: tuple[Mapping[str, Any], ...]
+    warnings: tuple[str, ...]
+
+    def select(self, parameters: ParametersSpec) -> Mapping[str, TensorInfo]:
+        if parameters.select == "adapter":
+            return self.lora
+        if self.task == "causal-lm":
+            message = "a language model has no head beside its output embeddings: select 'adapter'"
+            raise UnsupportedModel.at("/parameters/select", "unsupported_parameter", message)
+        return {**self.lora, **self.saved}
 
 
-def _num_labels(with_head: list[Mapping[str, TensorInfo]], pointer: str) -> int:
-    """Rows of the last matrix of the classification head, in the adapter or else in the base."""
-    for tensors in with_head:
-        shapes = [
-            info.shape
-            for name, info in sorted(tensors.items())
-            if name.split(".")[0] in HEADS and name.endswith("weight") and len(info.shape) == 2
-        ]
-        if shapes:
-            # Two-layer heads (classifier.dense, classifier.out_proj): the output layer sorts last.
-            if shapes[-1][0] < 2:
-                raise InvalidInput.at(
-                    pointer,
-                    "one_label",
-                    "the head has one output, a regression: cross-entropy is of two labels or more",
-                )
-            return shapes[-1][0]
-    message = {
-        "/model/base": "the base holds no trained classification head: name an adapter that brings one",
-        "/model/adapter": "neither adapter nor base holds a trained classification head: save it with the adapter "
-        "(modules_to_save)",
-    }[pointer]
-    raise InvalidInput.at(pointer, "no_trained_head", message)
-
-
-def _label_names(configs: list[dict[str, Any]], num_labels: int) -> tuple[str, ...] | None:
+def _open_adapter(root: Path, relative: str, task: Task, base: Base) -> _Tuned:
+    folder = open_folder(root, relative, "/model/adapter")
+    stated = read_json(folder / "adapter_config.json", "/model/adapter")
+    check_adapter_config(stated)
+    lora, saved = split_adapter(read_tensors(folder / "adapter_model.safetensors", "/model/adapter"), base)
+    if task == "causal-lm":
+        check_saved_by_language_model(saved, base.tensors)
+    own_config = present(folder, ("config.json",))
+    # Trainers save the model's config beside the adapter; it is the one that knows the label names.
+    configs = tuple(read_json(folder / name, "/model/adapter") for name in own_config)
     for config in configs:
-        names = config.get("id2label")
-        if isinstance(names, dict) and set(names) == {str(i) for i in range(num_labels)}:
-            return tuple(str(names[str(i)]) for i in range(num_labels))
-    return None
+        check_config(config, "/model/adapter")
+    adapter = Adapter(folder, ("adapter_config.json", "adapter_model.safetensors", *own_config))
+    return _Tuned(task, adapter, lora, saved, configs, _warnings(stated, base.folder))
 
 
 def _warnings(adapter_config: Mapping[str, Any], base: Path) -> tuple[str, ...]:

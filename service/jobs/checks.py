@@ -31,7 +31,7 @@ def check(spec: JobSpec, settings: ServiceSettings, *, read_files: bool) -> Chec
 
     Raises InvalidInput and what is below it.
     """
-    checkpoint = inspect_checkpoint(settings.data_root, spec.model, spec.parameters)
+    checkpoint = inspect_checkpoint(settings.data_root, spec.model, spec.parameters, allow_gguf=settings.allow_gguf)
     check_model(spec, checkpoint, settings)
     labels = labels_of(checkpoint)
     train = _rows(spec.train, "/train", labels, settings, read_files=read_files)
