@@ -8,6 +8,7 @@ comes out beside what jobs then take. The estimate is of a CPU worker that finds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +17,11 @@ from ascribe.planning import costs
 from ascribe.planning.batches import Batching, Lengths
 from ascribe.planning.disk import SIDECAR_BYTES, gradient_passes, state_bytes
 from ascribe.planning.from_spec import problem_of
-from ascribe.planning.model_shape import ModelShape
 from ascribe.planning.problem import Problem
 from ascribe.planning.rates import CPU
 from ascribe.settings import Settings
-from ascribe.sources.checkpoint_files import read_json
 from ascribe.sources.checkpoints import Checkpoint, gradient_bytes
+from ascribe.sources.model_shape import ModelShape
 from ascribe.spec import GaussNewton, JobSpec
 
 MIB = 1 << 20
@@ -34,7 +34,7 @@ _ARRANGED_BYTES = 256 * MIB  # as worker.gradients.onednn has it
 _SLAB_BYTES = 2 * 32 * MIB  # rows read for a product, float64, and the copy that they are made of
 _TANGENTS, _TANGENT_BYTES = 8, 256 * MIB  # as worker.curvature.jacobian has them
 _TEMPORARY = 1.15  # of activations: what a layer computes and does not keep
-_LOGIT_BYTES = 48  # of one logit of a language model: float32, its float64 copy, softmax, cotangent and their kin
+_LOGIT_BYTES = 32  # of one logit of a language model: itself, and as float64 itself, its softmax and its cotangent
 _ROW_BYTES = 1500  # a row's id, texts and label as Python objects, and as they go into the result
 
 
@@ -62,7 +62,6 @@ class Estimate:
 class _Job:
     spec: JobSpec
     checkpoint: Checkpoint
-    shape: ModelShape
     train: Lengths
     validation: Lengths
     batching: Batching
@@ -73,8 +72,8 @@ class _Job:
         return {"float64": 8, "float32": 4, "bfloat16": 2}[self.spec.model.dtype]
 
     @property
-    def is_language_model(self) -> bool:
-        return self.spec.model.task == "causal-lm"
+    def shape(self) -> ModelShape:
+        return self.checkpoint.shape
 
     @property
     def columns(self) -> int:
@@ -94,13 +93,12 @@ class _Job:
 
     def model(self) -> int:
         """The weights, and copies of them in the order in which oneDNN reads them: one for each direction."""
-        weights = self.shape.weights(language_model=self.is_language_model)
         arranged = 0
         if self.spec.model.dtype == "float32":
             dense = self.shape.layers * self.shape.layer_weights
-            dense += self.shape.vocabulary * self.shape.hidden if self.is_language_model else 0
+            dense += self.checkpoint.num_labels * self.shape.hidden  # what leads to the logits
             arranged = min(2 * 4 * dense, _ARRANGED_BYTES)
-        return self.dtype_bytes * weights + arranged
+        return self.dtype_bytes * self.shape.weights + arranged
 
     def batch(self, tokens: int, rows: int) -> int:
         """Activations of a batch of ``rows`` rows and ``tokens`` padded tokens, its gradients, and its logits."""
@@ -111,19 +109,26 @@ class _Job:
             # Scores and weights of every pair of tokens.
             kept += 2 * self.shape.layers * self.shape.heads * (tokens // rows)
         if self.runs_products:
-            inside += _TANGENTS * (6 * self.shape.hidden + 3 * self.shape.inner)
+            inside += self.tangents * (6 * self.shape.hidden + 3 * self.shape.inner)
         activations = int(_TEMPORARY * tokens * (kept + inside) * self.dtype_bytes)
         gradients = self.checkpoint.parameters + max(block.size for block in self.checkpoint.blocks)
         return activations + self._logits(tokens) + 4 * rows * gradients
 
     def _logits(self, tokens: int) -> int:
-        targets = int(tokens * max(self.train.target_share, self.validation.target_share)) + 1
-        classes = self.shape.vocabulary if self.is_language_model else self.checkpoint.num_labels
-        logits = _LOGIT_BYTES * targets * classes if self.is_language_model else 0
+        share = max(self.train.target_share, self.validation.target_share)  # a classifier's is a row's, and nothing
+        targets = math.ceil(tokens * share)
+        classes = self.checkpoint.num_labels
+        logits = _LOGIT_BYTES * targets * classes
         if self.runs_products:
             # Tangents in the model's precision, in float64, and the cotangents of both.
-            logits += 3 * min(_TANGENTS * 8 * targets * classes, max(_TANGENT_BYTES, 8 * targets * classes))
+            logits += 3 * min(self.tangents * 8 * targets * classes, max(_TANGENT_BYTES, 8 * targets * classes))
         return logits
+
+    @property
+    def tangents(self) -> int:
+        """Of vectors that go through the model at once; a sketch is so many products more."""
+        sketch = costs.cg_sketch(self.problem.systems()[0], self.problem) if self.spec.solver.kind == "cg" else 0
+        return min(_TANGENTS, self.columns + sketch)
 
     @property
     def runs_products(self) -> bool:
@@ -192,8 +197,7 @@ def estimate(
     settings: Settings,
 ) -> Estimate:
     """Of a job whose solver has a name; what ``auto`` will take is not counted."""
-    shape = ModelShape.of(read_json(checkpoint.base / "config.json", "/model/base"))
-    job = _Job(spec, checkpoint, shape, train, validation, batching, settings)
+    job = _Job(spec, checkpoint, train, validation, batching, settings)
     steady = {"libraries": _LIBRARIES + _FIRST_USE, "model": job.model(), "rows and scores": job.rows()}
     sizes = [of.largest_batch(batching) for of in (job.train, job.validation)]
     batch = max(job.batch(tokens, rows) for tokens, rows in sizes)

@@ -87,8 +87,8 @@ def gradient_pass(
 
 
 def _check_finite(loss_N: Tensor, grad_NP: Tensor, places: Sequence[int], pointer: str) -> None:
-    # A sum in float64 is finite if and only if every float32 term is. It makes a copy in float64: of a few rows at once.
-    sum_N = torch.cat([few_nP.sum(1, dtype=torch.float64) for few_nP in grad_NP.split(_CHECKED_ROWS)])
+    # A sum in float64 is finite if and only if every float32 term is. It takes a copy in float64: of few rows at once.
+    sum_N = torch.cat([few_nP.sum(1, dtype=torch.float64) for few_nP in torch.split(grad_NP, _CHECKED_ROWS)])
     finite_N = torch.isfinite(loss_N) & torch.isfinite(sum_N)
     if finite_N.all():
         return
