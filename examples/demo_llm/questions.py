@@ -10,9 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from examples.demo.finetune import quiet_transformers
 from examples.demo_llm.corpus import Row, prompt_of
 from examples.demo_llm.finetune import all_cores
+from examples.quiet import quiet_transformers
 
 _BATCH = 16
 _MOST_TOKENS = 48
@@ -57,7 +57,9 @@ def ask(base: Path, adapter: Path, rows: tuple[Row, ...], *, count: int, seed: i
             sources = order[start : start + _BATCH]
             texts = [reword(row.question, random) for row in sources]
             inputs = tokenizer([prompt_of(text) for text in texts], padding=True, return_tensors="pt")
-            said = model.generate(**inputs, max_new_tokens=_MOST_TOKENS, do_sample=False)
+            said = model.generate(  # type: ignore[no-untyped-call]  # theirs has no annotations
+                **inputs, max_new_tokens=_MOST_TOKENS, do_sample=False
+            )
             answers = tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             asked += [Question(*each) for each in zip(sources, texts, map(str.strip, answers), strict=True)]
     return asked

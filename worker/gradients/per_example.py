@@ -21,7 +21,7 @@ from ascribe.errors import UnsupportedModel
 from ascribe.sources.checkpoints import BlockShape
 from worker.data import Batch
 from worker.gradients.cotangents import Cotangent, OfLoss
-from worker.gradients.onednn import OneDnnLinear
+from worker.gradients.onednn import for_model
 from worker.gradients.predictions import predict
 
 
@@ -59,7 +59,7 @@ class PerExampleGradients:
         model.requires_grad_(False)  # an earlier selection's parameters would only lengthen the graph
         self._parameters = sum(block.size for block in blocks)
         self.linears = _select(model, blocks)
-        self._fast = OneDnnLinear()
+        self._fast = for_model(model)
 
     def __call__(self, batch: Batch, start: int = 0) -> tuple[Tensor, Tensor]:
         loss_N, calls = self.differentiate(batch, start)
