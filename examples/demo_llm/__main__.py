@@ -6,14 +6,17 @@ Everything goes the way a user's job goes: HTTP to the API, through Redis and Ce
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ascribe.client import Client
@@ -23,6 +26,7 @@ from examples.demo_llm.corpus import Row, completion_of, prompt_of
 from examples.demo_llm.finetune import ADAPTER, BASE, TRAIN, Recipe, prepare
 from examples.demo_llm.questions import Question, ask
 from examples.demo_llm.retrieval import Found, Ranking, by_words, places
+from examples.jobs import submit
 
 HOME = Path(".ascribe/demo-llm")
 QUESTIONS = 50
@@ -50,8 +54,9 @@ def main() -> int:
     seed = parser.parse_args().seed
     home, console, started = HOME / f"seed-{seed}", Console(), time.monotonic()
     data_root = home / "data"
-    rows = prepare(data_root, Recipe(seed=seed), console)
-    with console.status("Asking it questions in other words than it learned"):
+    with _all_cores():
+        rows = prepare(data_root, Recipe(seed=seed), console)
+        console.print("Asking it questions in other words than it learned")
         asked = ask(data_root / BASE, data_root / ADAPTER, rows, count=QUESTIONS, seed=seed)
     learned = [question for question in asked if question.learned][:QUESTIONS]
     console.print(
@@ -63,7 +68,7 @@ def main() -> int:
         Stack(data_root, state_dir=home / "state") as stack,
         Client(stack.url) as client,
     ):
-        jobs = [_submit(client, method, learned, console) for method in METHODS]
+        jobs = [submit(client, method.name, _spec(method, learned), console) for method in METHODS]
         rankings = [_rankings(client, job, learned) for job in jobs]
         report = home / "job-report.html"
         report.write_text(client.report(jobs[0].id), encoding="utf-8")
@@ -75,24 +80,15 @@ def main() -> int:
     return 0
 
 
-def _submit(client: Client, method: Method, learned: list[Question], console: Console) -> Job:
-    """One job from submit to success, with a bar that shows the worker's own progress."""
-    columns = (
-        TextColumn("{task.description:20}"),
-        BarColumn(),
-        TextColumn("{task.fields[phase]:20}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(method.name, total=1.0, phase="queued")
-
-        def show(job: Job) -> None:
-            if job.progress:
-                progress.update(bar, completed=job.progress.fraction, phase=job.progress.phase.replace("_", " "))
-
-        job = client.create_and_wait(_spec(method, learned), on_progress=show)
-        progress.update(bar, completed=1.0, phase="succeeded")
-    return job
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Threads for every core that this process may use, as long as no worker is there to share them with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _spec(method: Method, learned: list[Question]) -> dict[str, Any]:

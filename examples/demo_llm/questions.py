@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from examples.demo_llm.corpus import Row, prompt_of
-from examples.demo_llm.finetune import all_cores
 from examples.quiet import quiet_transformers
 
 _BATCH = 16
@@ -47,19 +47,17 @@ def ask(base: Path, adapter: Path, rows: tuple[Row, ...], *, count: int, seed: i
     random = Random(seed)  # noqa: S311 - reproducible, not secret
     order = random.sample(rows, len(rows))
     asked: list[Question] = []
-    with quiet_transformers(), torch.inference_mode(), all_cores():
+    with quiet_transformers(), torch.inference_mode():
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, padding_side="left")
         untuned = AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
-        model = PeftModel.from_pretrained(untuned, str(adapter)).eval()
+        generate: Any = PeftModel.from_pretrained(untuned, str(adapter)).eval().generate
         for start in range(0, len(order), _BATCH):
             if sum(question.learned for question in asked) >= count:
                 break
             sources = order[start : start + _BATCH]
             texts = [reword(row.question, random) for row in sources]
             inputs = tokenizer([prompt_of(text) for text in texts], padding=True, return_tensors="pt")
-            said = model.generate(  # type: ignore[no-untyped-call]  # theirs has no annotations
-                **inputs, max_new_tokens=_MOST_TOKENS, do_sample=False
-            )
+            said: torch.Tensor = generate(**inputs, max_new_tokens=_MOST_TOKENS, do_sample=False)
             answers = tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             asked += [Question(*each) for each in zip(sources, texts, map(str.strip, answers), strict=True)]
     return asked

@@ -59,11 +59,11 @@ def test_shares_by_largest_remainder(sizes: dict[str, int], count: int, quota: Q
     quota=st.sampled_from(["none", "proportional", "balanced"]),
 )
 def test_as_many_as_asked_for_or_as_there_are(rows: list[tuple[float, str, int]], count: int, quota: Quota) -> None:
-    scores, labels, contents = ([row[column] for row in rows] for column in range(3))
+    scores, labels, contents = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
     found = choose(scores, count, labels=labels, quota=quota, contents=contents)
     distinct = len(set(contents))
     assert len(found.places) == min(count, distinct)
     assert found.duplicates == len(rows) - distinct
     assert len({contents[place] for place in found.places}) == len(found.places)
     chosen = [scores[place] for place in found.places]
-    assert chosen == sorted(chosen, reverse=True)  # type: ignore[type-var]
+    assert chosen == sorted(chosen, reverse=True)
