@@ -102,7 +102,8 @@ class _Job:
 
     def batch(self, tokens: int, rows: int) -> int:
         """Activations of a batch of ``rows`` rows and ``tokens`` padded tokens, its gradients, and its logits."""
-        outputs = sum(block.long_side for block in self.checkpoint.blocks)  # of the selected layers, kept as they come
+        # Of the selected layers, kept as they come; LoRA's first matrix gives as many as its rank.
+        outputs = sum(b.rank if ".lora_A." in b.name else b.long_side for b in self.checkpoint.blocks)
         kept = self.shape.layers * self.shape.activations + outputs
         inside = 4 * self.shape.inner
         if self.batching.attention == "eager" or self.runs_products:

@@ -41,10 +41,11 @@ class ModelShape:
     def of(cls, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Self:
         """A size that a configuration leaves to its family's default is taken for that of most."""
         found = {size: next((int(config[n]) for n in names if config.get(n)), 0) for size, names in _NAMES.items()}
+        once = {id(info): info for info in tensors.values()}  # those of a GGUF file stand there under many names
         hidden, heads = found["hidden"] or 768, found["heads"] or 12
         head = int(config.get("head_dim") or hidden // heads)
         return cls(
-            weights=sum(math.prod(info.shape) for info in tensors.values()),
+            weights=sum(math.prod(info.shape) for info in once.values()),
             hidden=hidden,
             layers=found["layers"] or 12,
             heads=heads,

@@ -57,6 +57,7 @@ def test_sizes_under_the_names_that_families_give_them() -> None:
     bert = ModelShape.of(MINILM, tensors)
     assert (bert.weights, bert.kept, bert.gated) == (17, 384, False)
     assert bert.layer_weights == 4 * 384**2 + 2 * 384 * 1536
+    assert ModelShape.of(MINILM, tensors | {"alias.of.a": tensors["a"]}).weights == 17, "as GGUF tensors are listed"
     distilbert = {"model_type": "distilbert", "dim": 384, "n_layers": 6, "n_heads": 12, "hidden_dim": 1536}
     assert ModelShape.of(distilbert, tensors) == bert
     llama = ModelShape.of(SMOLLM2, tensors)
