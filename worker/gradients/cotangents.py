@@ -62,8 +62,8 @@ class OfTarget:
     def key(self) -> str:
         return f"target/{self.target}"
 
-    def __call__(self, logits_MC: Tensor, labels_M: Tensor, rows: Sequence[int], /) -> Tensor:
-        own = [place == self.target for _, of in groupby(rows) for place, _ in enumerate(of)]
+    def __call__(self, logits_MC: Tensor, labels_M: Tensor, places: Sequence[Place], /) -> Tensor:
+        own = [target == self.target for _, target in places]
         return _residual(logits_MC, labels_M).mul_(torch.tensor(own, device=logits_MC.device)[:, None])
 
 
