@@ -24,7 +24,8 @@ def check_model(spec: JobSpec, checkpoint: Checkpoint, settings: Settings) -> No
         raise exceeded(
             "/parameters",
             f"a row's gradient would have {checkpoint.parameters} entries; the limit max_parameters is "
-            f"{settings.max_parameters}: select fewer matrices, or use an adapter of lower rank",
+            f"{settings.max_parameters}: select fewer matrices, use an adapter of lower rank, "
+            "or project the gradients (parameters.projection)",
         )
 
 

@@ -181,6 +181,19 @@ class Choice(Record):
     candidates: tuple[Candidate, ...]
 
 
+class ProjectionUse(Record):
+    """What a projection took away, and what that does to rankings: measured on a sample of the job's rows."""
+
+    parameters: int = Field(description="Entries of a projected gradient.")
+    of_parameters: int = Field(description="Entries of a whole one.")
+    train_rows: int = Field(description="Rows of the sample.")
+    validation_rows: int
+    rank_agreement: float | None = Field(
+        description="Spearman correlation of the train rows' plain gradient products with and without the projection, "
+        "the median over the validation rows. Null where the sample is too small to rank."
+    )
+
+
 class Diagnostics(Record):
     status: SolveStatus = Field(description="The worst of the blocks.")
     advice: str
@@ -215,6 +228,7 @@ class Diagnostics(Record):
         default=(), description="With more than one damping: each value's solve. All else here is of the first value."
     )
     role_of_inverse: InverseRole | None = None
+    projection: ProjectionUse | None = None
     warnings: tuple[str, ...] = ()
 
 

@@ -25,6 +25,7 @@ from ascribe.spec_inputs import (
     ModelSpec,
     ParametersSpec,
     Part,
+    Projection,
     ShortText,
     Task,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "ParametersSpec",
     "Part",
     "Priority",
+    "Projection",
     "QueryOf",
     "Queue",
     "RelativeDamping",
@@ -192,7 +194,23 @@ class JobSpec(Part):
             self._check_lissa(self.solver)
         self._check_selection()
         self._check_task()
+        self._check_projection()
         return self
+
+    def _check_projection(self) -> None:
+        """Of projected gradients there are only those: what runs the model for each product, or its factors, is not."""
+        if self.parameters.projection is None:
+            return
+        by_model = isinstance(self.curvature, GaussNewton) and (
+            self.curvature.form == "products" or self.model.task == "causal-lm" or self.solver.kind == "astra"
+        )
+        if by_model or self.curvature.kind in ("kfac", "ekfac"):
+            raise PydanticCustomError(
+                "projection_of_products",
+                "projected gradients go with curvatures made of cached gradients: gfim, empirical_fisher, none, and of "
+                "a classifier gauss_newton by rows",
+                {"pointer": "/parameters/projection"},
+            )
 
     def _check_task(self) -> None:
         row_form = InlineCompletion if self.model.task == "causal-lm" else InlineRow

@@ -33,6 +33,7 @@ from ascribe.result import (
     Choice,
     Diagnostics,
     Manifest,
+    ProjectionUse,
     Provenance,
     Reuse,
     RowInfo,
@@ -46,7 +47,7 @@ from ascribe.sources.rows import Labels, Rows
 from ascribe.spec import AutoSolver, JobSpec
 from ascribe.store import Store
 from ascribe.store.remote import open_remote
-from worker import memory
+from worker import memory, projected
 from worker.blocks import SolvedBlocks, solve_blocks
 from worker.curvatures.choose import open_curvatures
 from worker.describe import worst_of
@@ -118,6 +119,8 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
     train, validation = passes.both_datasets()
     sink.announce(pieces.gradient_fingerprint("train"), train.rows)
     sink.announce(pieces.gradient_fingerprint("validation"), validation.rows)
+    with reporter.phase(Phase.CACHING_GRADIENTS):
+        projection = projected.measure(pieces)
     asked = questions(spec.output, validation, passes.by_target(), [len(tokens) for tokens in inputs.tokens])
     solved = solve_blocks(
         spec,
@@ -139,7 +142,8 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         for place, tokens in enumerate(inputs.tokens):
             infos = [RowInfo(id=str(token), label=None, text=text) for token, text in enumerate(tokens)]
             sink.stage(token_rows(place), chunks(_packed(infos)))
-    told = bench.models.fit(inputs.key).warnings(halved)
+    told = (*bench.models.fit(inputs.key).warnings(halved), *projected.warning_of(projection))
+    taken = _Taken(disk_bytes(), projection, told)
     return Manifest(
         train_rows=len(inputs.train),
         validation_rows=len(inputs.validation),
@@ -147,7 +151,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
         stored=stored,
-        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked, _Taken(disk_bytes(), told)),
+        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked, taken),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
         token_examples=token_examples(vectors, train_rows, inputs.validation.ids, inputs.tokens),
@@ -250,9 +254,10 @@ def _packed(rows: list[RowInfo]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """Files in the cache that the job found or left, and what is to be said of its batches."""
+    """Files in the cache that the job found or left, what its projection left out, and what is to be said of both."""
 
     disk_bytes: int
+    projection: ProjectionUse | None
     warnings: tuple[str, ...]
 
 
@@ -297,6 +302,7 @@ def _diagnostics(
         choice=planned.choice,
         damping_path=damping_path(planned.spec, solved, scored),
         role_of_inverse=role_of_inverse(planned.spec, scored, asked.rows),
+        projection=taken.projection,
         workers=dict(sorted(passes.rows_by.items())),
         warnings=(
             *pieces.inputs.checkpoint.warnings,

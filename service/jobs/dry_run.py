@@ -118,7 +118,7 @@ class _CachePrediction:
             rows_sha256=rows.sha256,
             max_length=self._spec.model.max_length,
             dtype=self._spec.model.dtype,
-            blocks=self._checkpoint.block_names,
+            blocks=self._checkpoint.block_keys,
             attention=worker.attention,
             token_budget=worker.token_budget,
             shard_rows=worker.shard_rows,

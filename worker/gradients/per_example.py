@@ -23,16 +23,22 @@ from worker.data import Batch
 from worker.gradients.cotangents import Cotangent, OfLoss
 from worker.gradients.onednn import for_model
 from worker.gradients.predictions import predict
+from worker.gradients.projection import projected, sides_of
 
 _LOGITS_AT_ONCE = 1 << 19  # 4 MiB in float64
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where one tensor's gradient goes in the flat row, and whether it is turned to put the short side first."""
+    """Where one tensor's gradient goes in the flat row, and whether it is turned to put the short side first.
+
+    ``short`` and ``long`` project these sides where there is a projection.
+    """
 
     columns: slice
     transposed: bool
+    short: Tensor | None = None
+    long: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,8 @@ def _select(model: nn.Module, blocks: Sequence[BlockShape]) -> list[SelectedLine
             )
         parameter: Tensor = getattr(module, kind)
         transposed = parameter.ndim == 2 and parameter.shape[0] > parameter.shape[1]
-        slots.setdefault(module_name, {})[kind] = Slot(slice(offset, offset + block.size), transposed)
+        short, long = (side if side is None else side.to(parameter.device) for side in sides_of(block))
+        slots.setdefault(module_name, {})[kind] = Slot(slice(offset, offset + block.size), transposed, short, long)
         parameter.requires_grad_(True)  # so that autograd records a path; its own gradient is never formed
         offset += block.size
     selected = []
@@ -177,6 +184,7 @@ def _add(grad_NP: Tensor, linear: SelectedLinear, input_NTI: Tensor, output_grad
         left, right = output_gradient_NTO, input_NTI
         if linear.weight.transposed:
             left, right = right, left
+        left, right = projected(left, linear.weight.short), projected(right, linear.weight.long)
         grad_NP[:, linear.weight.columns] += torch.bmm(left.transpose(1, 2), right).flatten(1)
     if linear.bias is not None:
         grad_NP[:, linear.bias.columns] += output_gradient_NTO.sum(1)
