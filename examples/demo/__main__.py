@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ascribe.client import Client
@@ -23,6 +22,7 @@ from examples.demo.detection import by_opposition, by_value, detect
 from examples.demo.finetune import ROWS, prepare
 from examples.demo.methods import METHODS, Method
 from examples.demo.report import BASELINE, HEADINGS, Line, detection_svg, write_report
+from examples.jobs import submit
 
 HOME = Path(".ascribe/demo")
 TABLE_WIDTH = 126
@@ -44,7 +44,7 @@ def main() -> int:
         Client(stack.url) as client,
     ):
         console.print(f"Ascribe is up at {stack.url}")
-        jobs = [_submit(client, method, console) for method in METHODS]
+        jobs = [submit(client, method.name, method.spec(), console) for method in METHODS]
         scores = [client.scores(job.id) for job in jobs]
         suspects = client.scores(jobs[0].id, order="opponents", top_k=10)
         losses = client.scores(jobs[0].id, vector=TRAIN_LOSS)
@@ -60,26 +60,6 @@ def main() -> int:
     console.print(f"The first job's own report: {home / 'job-report.html'}")
     console.print(f"Done in {time.monotonic() - started:.0f} s")
     return 0
-
-
-def _submit(client: Client, method: Method, console: Console) -> Job:
-    """One job from submit to success, with a bar that shows the worker's own progress."""
-    columns = (
-        TextColumn("{task.description:34}"),
-        BarColumn(),
-        TextColumn("{task.fields[phase]:20}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(method.name, total=1.0, phase="queued")
-
-        def show(job: Job) -> None:
-            if job.progress:
-                progress.update(bar, completed=job.progress.fraction, phase=job.progress.phase.replace("_", " "))
-
-        job = client.create_and_wait(method.spec(), on_progress=show)
-        progress.update(bar, completed=1.0, phase="succeeded")
-    return job
 
 
 def _line(method: Method, job: Job, scores: list[ScoredRow], flipped: frozenset[str]) -> Line:

@@ -6,42 +6,29 @@ Everything goes the way a user's job goes: HTTP to the API, through Redis and Ce
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from ascribe.client import Client
 from ascribe.embedded import Stack
 from ascribe.job import Job
-from examples.demo_llm.corpus import Row, completion_of, prompt_of
-from examples.demo_llm.finetune import ADAPTER, BASE, TRAIN, Recipe, prepare
+from ascribe.result import SELF_INFLUENCE
+from examples.demo_llm.finetune import ADAPTER, BASE, Recipe, prepare
+from examples.demo_llm.methods import METHODS
 from examples.demo_llm.questions import Question, ask
-from examples.demo_llm.retrieval import Found, Ranking, by_words, places
+from examples.demo_llm.report import answers, figures, wide_console
+from examples.demo_llm.retrieval import Found, Ranking, by_influence, by_relative_influence, by_words, places
+from examples.jobs import submit
 
 HOME = Path(".ascribe/demo-llm")
 QUESTIONS = 50
-SHOWN = 8
-WIDTH = 150
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    name: str
-    curvature: str
-    solver: str
-
-
-METHODS = (
-    Method("gfim + cholesky", "gfim", "cholesky"),
-    Method("datainf", "empirical_fisher", "datainf"),
-    Method("gradient products", "none", "identity"),
-)
 
 
 def main() -> int:
@@ -50,114 +37,55 @@ def main() -> int:
     seed = parser.parse_args().seed
     home, console, started = HOME / f"seed-{seed}", Console(), time.monotonic()
     data_root = home / "data"
-    rows = prepare(data_root, Recipe(seed=seed), console)
-    with console.status("Asking it questions in other words than it learned"):
+    with _all_cores():
+        rows = prepare(data_root, Recipe(seed=seed), console)
+        console.print("Asking it questions in other words than it learned")
         asked = ask(data_root / BASE, data_root / ADAPTER, rows, count=QUESTIONS, seed=seed)
-    learned = [question for question in asked if question.learned][:QUESTIONS]
+    learned = [question for question in asked if question.learned]
     console.print(
-        f"It was asked {len(asked)} questions, and gave {sum(question.learned for question in asked)} answers as it "
-        f"had learned them: {len(learned)} of these are traced"
+        f"Asked {len(asked)} questions, it gave {len(learned)} answers that it has learned, to the letter; "
+        f"{min(len(learned), QUESTIONS)} of them are traced"
     )
+    learned = learned[:QUESTIONS]
     with (
         console.status("Starting the embedded server, the API and a worker"),
         Stack(data_root, state_dir=home / "state") as stack,
         Client(stack.url) as client,
     ):
-        jobs = [_submit(client, method, learned, console) for method in METHODS]
+        jobs = [submit(client, method.name, method.spec(learned), console) for method in METHODS]
         rankings = [_rankings(client, job, learned) for job in jobs]
         report = home / "job-report.html"
         report.write_text(client.report(jobs[0].id), encoding="utf-8")
     words = by_words(rows, learned)
-    found = [places(method.name, ranking, learned) for method, ranking in zip(METHODS, rankings, strict=True)]
-    _print(rows, learned, rankings[0], words, [*found, places("BM25", words, learned)], jobs)
-    console.print(f"The first job's own report, answers coloured token by token: {report}")
+    lines: list[tuple[Found, Job | None]] = []
+    for method, job, (plain, relative) in zip(METHODS, jobs, rankings, strict=True):
+        lines.append((places(method.name, plain, learned), job))
+        lines.append((places("  relative to self-influence", relative, learned), None))
+    lines.append((places("BM25", words, learned), None))
+    wide = wide_console()
+    wide.print(answers(METHODS[0].name, rows, learned, rankings[0][0], words))
+    wide.print(figures(len(learned), lines))
+    console.print(f"The first job's own report: {report}")
     console.print(f"Done in {time.monotonic() - started:.0f} s")
     return 0
 
 
-def _submit(client: Client, method: Method, learned: list[Question], console: Console) -> Job:
-    """One job from submit to success, with a bar that shows the worker's own progress."""
-    columns = (
-        TextColumn("{task.description:20}"),
-        BarColumn(),
-        TextColumn("{task.fields[phase]:20}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task(method.name, total=1.0, phase="queued")
-
-        def show(job: Job) -> None:
-            if job.progress:
-                progress.update(bar, completed=job.progress.fraction, phase=job.progress.phase.replace("_", " "))
-
-        job = client.create_and_wait(_spec(method, learned), on_progress=show)
-        progress.update(bar, completed=1.0, phase="succeeded")
-    return job
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Threads for every core that this process may use, as long as no worker is there to share them with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _spec(method: Method, learned: list[Question]) -> dict[str, Any]:
-    asked = [
-        {"id": f"q{place:02d}", "prompt": prompt_of(question.text), "completion": completion_of(question.answer)}
-        for place, question in enumerate(learned)
-    ]
-    return {
-        "name": f"demo-llm: {method.name}",
-        "labels": {"demo": "dialogue"},
-        "model": {"task": "causal-lm", "base": BASE, "adapter": ADAPTER},
-        "train": {"source": {"kind": "file", "path": TRAIN}},
-        "validation": {"source": {"kind": "inline", "rows": asked}},
-        "curvature": {"kind": method.curvature},
-        "solver": {"kind": method.solver},
-    }
-
-
-def _rankings(client: Client, job: Job, learned: list[Question]) -> list[Ranking]:
-    return [
-        [row.id for row in client.scores(job.id, validation_id=f"q{place:02d}", order="proponents")]
-        for place in range(len(learned))
-    ]
-
-
-def _print(
-    rows: tuple[Row, ...],
-    learned: list[Question],
-    ours: list[Ranking],
-    words: list[Ranking],
-    found: list[Found],
-    jobs: list[Job],
-) -> None:
-    # A log, or a narrow terminal, gets the whole table rather than a cut one.
-    console = Console(width=max(Console().width, WIDTH))
-    question_of = {row.id: row.question for row in rows}
-    title = f"Which rows taught it this answer? ({METHODS[0].name}; ✓ is the true source)"
-    table = Table(title=title, title_justify="left")
-    for heading in ("question", "its answer", "first three by influence", "first three by BM25"):
-        table.add_column(heading, max_width=44, overflow="fold")
-    for question, by_influence, by_word in list(zip(learned, ours, words, strict=True))[:SHOWN]:
-        table.add_row(
-            question.text,
-            question.answer,
-            *(
-                "\n".join(f"{'✓' if row == question.source.id else '·'} {question_of[row]}" for row in ranking[:3])
-                for ranking in (by_influence, by_word)
-            ),
-            end_section=True,
-        )
-    console.print(table)
-    figures = Table(title=f"The true source of {len(learned)} answers", title_justify="left")
-    for heading in ("method", "first", "among five", "worst place", "seconds", "status"):
-        figures.add_column(heading, justify="left" if heading in ("method", "status") else "right")
-    for place, line in enumerate(found):
-        told = jobs[place].result if place < len(jobs) else None
-        figures.add_row(
-            line.name,
-            f"{line.within(1):.0%}",
-            f"{line.within(5):.0%}",
-            str(max(line.places)),
-            f"{told.diagnostics.seconds['total']:.1f}" if told else "-",
-            told.diagnostics.status.value if told else "-",
-        )
-    console.print(figures)
+def _rankings(client: Client, job: Job, asked: Sequence[Question]) -> tuple[list[Ranking], list[Ranking]]:
+    """For every question, by influence and by relative influence."""
+    with_itself = {row.id: row.score for row in client.scores(job.id, vector=SELF_INFLUENCE)}
+    scores = [client.scores(job.id, validation_id=question.id) for question in asked]
+    return list(map(by_influence, scores)), [by_relative_influence(each, with_itself) for each in scores]
 
 
 if __name__ == "__main__":

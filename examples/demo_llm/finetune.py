@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import files, version
 from pathlib import Path
@@ -91,7 +88,7 @@ def unpack_base(folder: Path) -> None:
 def fine_tune(base: Path, adapter: Path, rows: tuple[Row, ...], recipe: Recipe, console: Console) -> dict[str, float]:
     """Write ``adapter``, tuned on the completions of ``rows``. Returns the mean losses and the ``seconds`` it took."""
     started = time.perf_counter()
-    with quiet_transformers(), torch.random.fork_rng(devices=[]), all_cores():
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         config = LoraConfig(
             task_type=TaskType.CAUSAL_LM, r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(recipe.targets)
@@ -100,17 +97,6 @@ def fine_tune(base: Path, adapter: Path, rows: tuple[Row, ...], recipe: Recipe, 
         losses = _train(model, _encode(base, rows), recipe, console)
         _save(model, adapter)
     return {"first_loss": losses[0], "last_loss": losses[-1], "seconds": time.perf_counter() - started}
-
-
-@contextmanager
-def all_cores() -> Iterator[None]:
-    """Threads for every core that this process may use, as long as no worker is there to share them with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 Example = tuple[list[int], list[int]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import bm25s
 
+from ascribe.result import ScoredRow
 from examples.demo_llm.corpus import Row
 from examples.demo_llm.questions import Question
 
@@ -28,6 +30,19 @@ class Found:
 def places(name: str, rankings: Sequence[Ranking], questions: Sequence[Question]) -> Found:
     found = (ranking.index(asked.source.id) + 1 for ranking, asked in zip(rankings, questions, strict=True))
     return Found(name, tuple(found))
+
+
+def by_influence(scores: Sequence[ScoredRow]) -> Ranking:
+    """The strongest proponents first."""
+    return [row.id for row in sorted(scores, key=lambda row: -row.score)]
+
+
+def by_relative_influence(scores: Sequence[ScoredRow], self_influence: Mapping[str, float]) -> Ranking:
+    """As RelatIF (Barshan et al. 2020) has it: a score over the root of the row's score with itself.
+
+    A row with a large gradient moves every answer; this asks how much of what a row does is done to this one.
+    """
+    return [row.id for row in sorted(scores, key=lambda row: -row.score / sqrt(self_influence[row.id]))]
 
 
 def by_words(rows: Sequence[Row], questions: Sequence[Question]) -> list[Ranking]:
