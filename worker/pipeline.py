@@ -16,11 +16,6 @@ import torch
 from torch import Tensor
 
 from ascribe.job import Phase
-from ascribe.limits import check_fits
-from ascribe.planning.batches import Batching, Lengths
-from ascribe.planning.choose import plan
-from ascribe.planning.from_spec import caches_rows, choice_of, problem_of, with_solver
-from ascribe.planning.memory import Estimate, estimate
 from ascribe.result import (
     MEAN,
     PLAIN_PRODUCT,
@@ -30,7 +25,6 @@ from ascribe.result import (
     TRAIN_ROWS,
     VALIDATION_ROWS,
     CacheUse,
-    Choice,
     Diagnostics,
     Manifest,
     ProjectionUse,
@@ -44,7 +38,7 @@ from ascribe.result import (
 from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
 from ascribe.sources.rows import Labels, Rows
-from ascribe.spec import AutoSolver, JobSpec
+from ascribe.spec import JobSpec
 from ascribe.store import Store
 from ascribe.store.remote import open_remote
 from worker import memory, projected
@@ -57,6 +51,7 @@ from worker.inputs import Inputs, fingerprint_of, load_inputs
 from worker.models import ModelCache
 from worker.passes import SharedPasses
 from worker.pieces import Pieces
+from worker.plan import Planned, plan_job
 from worker.progress import Reporter
 from worker.questions import Questions, questions
 from worker.scored import Scored, damping_path, role_of_inverse, score_rows
@@ -111,7 +106,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
     torch.set_num_threads(bench.settings.threads)
     with reporter.phase(Phase.LOADING):
         inputs = load_inputs(spec, bench.settings)
-    planned = _planned(spec, inputs, bench.settings)
+    planned = plan_job(spec, inputs, bench.settings)
     spec = planned.spec
     disk_bytes, halved = held.enter_context(bench.store.noting()), bench.models.fit(inputs.key).halved
     pieces = _pieces(spec, inputs, bench, held, reporter.advance)
@@ -156,47 +151,6 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         summary=summarize(vectors[MEAN], train_rows),
         token_examples=token_examples(vectors, train_rows, inputs.validation.ids, inputs.tokens),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """The spec with a solver that has a name, and what decided it."""
-
-    spec: JobSpec
-    choice: Choice | None
-    cached_rows: bool
-    expected: Estimate
-
-
-def _planned(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Planned:
-    """Raises LimitExceeded: no solver can do it. DoesNotFit: it needs more memory than this worker has."""
-    blocks, rows, classes = inputs.checkpoint.blocks, len(inputs.train), inputs.checkpoint.num_labels
-    cached_rows = caches_rows(spec, blocks, train_rows=rows, classes=classes, settings=settings)
-    if not isinstance(spec.solver, AutoSolver):
-        return Planned(spec, None, cached_rows, _expected(spec, inputs, settings))
-    problem = problem_of(
-        spec, blocks, train_rows=rows, validation_rows=len(inputs.validation), classes=classes, settings=settings
-    )
-    choice = choice_of(plan(problem))
-    spec = with_solver(spec, choice.pick)
-    return Planned(spec, choice, cached_rows, _expected(spec, inputs, settings))
-
-
-def _expected(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Estimate:
-    """Memory and disk of the job. Raises DoesNotFit."""
-    expected = estimate(
-        spec,
-        inputs.checkpoint,
-        *(
-            Lengths.of(rows, max_length=spec.model.max_length, shard_rows=settings.shard_rows)
-            for rows in (inputs.train, inputs.validation)
-        ),
-        batching=Batching(settings.token_budget, settings.shard_rows, settings.attention),
-        settings=settings,
-    )
-    if settings.device == "cpu":
-        check_fits(expected, settings.max_memory_bytes or memory.there_bytes())
-    return expected
 
 
 def _pieces(spec: JobSpec, inputs: Inputs, bench: Bench, held: ExitStack, on_rows: Callable[[int], None]) -> Pieces:
