@@ -190,7 +190,8 @@ class ProjectionUse(Record):
     validation_rows: int
     rank_agreement: float | None = Field(
         description="Spearman correlation of the train rows' plain gradient products with and without the projection, "
-        "the median over the validation rows. Null where the sample is too small to rank."
+        "the median over the validation rows. Scores with a curvature agree less. Null where the sample is too small "
+        "to rank."
     )
 
 

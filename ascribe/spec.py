@@ -153,6 +153,11 @@ class JobSpec(Part):
     train: DatasetSpec
     validation: DatasetSpec
     parameters: ParametersSpec = ParametersSpec()
+    gradients: Literal["cached", "recomputed"] = Field(
+        default="cached",
+        description="'recomputed' keeps no gradient of the train rows: one pass sums up the curvature, another scores. "
+        "For train sets whose gradients do not fit the disk; later jobs and queries then find no gradients.",
+    )
     curvature: Curvature
     damping: Damping | None = None
     solver: Solver
@@ -195,7 +200,20 @@ class JobSpec(Part):
         self._check_selection()
         self._check_task()
         self._check_projection()
+        self._check_recomputed()
         return self
+
+    def _check_recomputed(self) -> None:
+        """What reads gradients many times is for cached ones: each time would be a pass of the model over all rows."""
+        if self.gradients == "cached":
+            return
+        if self.curvature.kind not in ("gfim", "gfim_unnormalized", "none") or self.output.self_influence:
+            raise PydanticCustomError(
+                "many_passes",
+                "recomputed gradients go with curvature gfim, gfim_unnormalized and none, and without self-influence: "
+                "the others read every gradient many times",
+                {"pointer": "/gradients"},
+            )
 
     def _check_projection(self) -> None:
         """Of projected gradients there are only those: what runs the model for each product, or its factors, is not."""

@@ -26,6 +26,7 @@ from benchmarks import (
     lissa,
     memory,
     pbrf,
+    projection,
     queries,
     reuse,
     scale,
@@ -51,6 +52,7 @@ BENCHMARKS: dict[str, Callable[[Subject, Sizes], Iterator[Row]]] = {
     "throughput": throughput.measure,
     "sharing": sharing.measure,
     "estimate": estimate.measure,
+    "projection": projection.measure,
 }
 STUDIES: dict[str, Study] = {
     "synthetic": synthetic.study,

@@ -112,7 +112,8 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
     pieces = _pieces(spec, inputs, bench, held, reporter.advance)
     passes = SharedPasses(pieces, reporter, crew)
     train, validation = passes.both_datasets()
-    sink.announce(pieces.gradient_fingerprint("train"), train.rows)
+    if spec.gradients == "cached":
+        sink.announce(pieces.gradient_fingerprint("train"), train.rows)
     sink.announce(pieces.gradient_fingerprint("validation"), validation.rows)
     with reporter.phase(Phase.CACHING_GRADIENTS):
         projection = projected.measure(pieces)

@@ -29,6 +29,8 @@ def state_bytes(spec: JobSpec, problem: Problem) -> int:
 
 def gradient_passes(spec: JobSpec, checkpoint: Checkpoint, *, cached_rows: bool) -> int:
     """Over the train rows, each of which leaves a gradient a row."""
+    if spec.gradients == "recomputed":
+        return 0
     if isinstance(spec.curvature, GaussNewton):
         components = checkpoint.num_labels - 1 if cached_rows else 0
         return 1 + components + (spec.solver.kind == "astra")
