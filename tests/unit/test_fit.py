@@ -152,10 +152,13 @@ LIMITED = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from tests.support.jobs import Workshop, make_spec, Shelf
+from ascribe.job import Phase
+from tests.support.jobs import Shelf, make_spec
 from tests.support.tiny import make_checkpoint, make_rows, write_rows
 from ascribe.settings import WorkerSettings
-from worker.pipeline import Bench
+from worker.pipeline import Bench, run
+from worker.progress import Reporter
+from worker.sharing import Alone
 
 folder = Path(sys.argv[1])
 make_checkpoint(folder, hidden_size=128, intermediate_size=1024)
@@ -163,15 +166,21 @@ rows = make_rows(1200)
 write_rows(folder / "train.jsonl", rows[:1000])
 write_rows(folder / "validation.jsonl", rows[1000:1010])
 
-def scores(name, **settings):
+def scores(name, room, **settings):
+    def limit(progress):
+        caching = progress.phase is Phase.CACHING_GRADIENTS
+        resource.setrlimit(resource.RLIMIT_AS, (room if caching else resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        return False
+
     bench = Bench(WorkerSettings(data_root=folder, cache_dir=folder / name, shard_rows=1000, **settings))
-    manifest, shelf = Workshop(folder, bench).run(make_spec("gfim", "cholesky", output={"per_validation_row": False}))
+    spec, shelf = make_spec("gfim", "cholesky", output={"per_validation_row": False}), Shelf()
+    manifest = run(spec, bench, Reporter(limit), shelf, Alone())
     return shelf.vector("mean"), manifest.diagnostics.warnings
 
-expected, _ = scores("free", token_budget=512)
+expected, _ = scores("free", resource.RLIM_INFINITY, token_budget=512)
 pages = int(Path("/proc/self/statm").read_text().split()[0])
-resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (128 << 20), resource.RLIM_INFINITY))
-found, warnings = scores("tight", token_budget=100_000)
+room = pages * resource.getpagesize() + (128 << 20)
+found, warnings = scores("tight", room, token_budget=100_000)
 print(json.dumps({"difference": float((found - expected).norm() / expected.norm()), "warnings": warnings}))
 """
 
