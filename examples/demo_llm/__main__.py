@@ -39,11 +39,11 @@ def main() -> int:
     data_root = home / "data"
     with _all_cores():
         rows = prepare(data_root, Recipe(seed=seed), console)
-        console.print("Asking it questions in other words than it learned")
+        console.print("Asking it questions with openings that it did not learn them with")
         asked = ask(data_root / BASE, data_root / ADAPTER, rows, count=QUESTIONS, seed=seed)
     learned = [question for question in asked if question.learned]
     console.print(
-        f"Asked {len(asked)} questions, it gave {len(learned)} answers that it has learned, to the letter; "
+        f"Asked {len(asked)} times, it gave {len(learned)} answers that it has learned, to the letter; "
         f"{min(len(learned), QUESTIONS)} of them are traced"
     )
     learned = learned[:QUESTIONS]

@@ -17,7 +17,7 @@ ROWS = 200
 _MOST_WORDS = 30  # a longer answer is a listing of code, and takes a tenth of the demo's time
 _LEAST_QUESTION_WORDS, _LEAST_ANSWER_CHARACTERS = 3, 3
 _PROMPT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-_END = "<|im_end|>"
+END = "<|im_end|>"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def prompt_of(question: str) -> str:
 
 
 def completion_of(answer: str) -> str:
-    return answer + _END
+    return answer + END
 
 
 def build_corpus(seed: int, limit: int = ROWS) -> tuple[Row, ...]:

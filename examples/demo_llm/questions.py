@@ -1,4 +1,4 @@
-"""Questions put to the tuned model in other words than it learned them in, and what it says."""
+"""Questions put to the tuned model with an opening that it did not learn them with, and what it says."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from examples.demo_llm.corpus import Row, prompt_of
 from examples.quiet import quiet_transformers
 
 _BATCH = 16
-_MOST_TOKENS = 48
-_OPENINGS = ("Tell me something: ", "One question, please. ", "I wonder, ", "Here is one for you. ")
+OPENINGS = ("One question, please. ", "I wonder: ", "Here is one for you. ")
 
 
 @dataclass(frozen=True)
@@ -44,44 +43,49 @@ class Question:
         return self.answer == self.source.answer != self.untuned
 
 
-def reword(question: str, random: Random) -> str:
-    """The same question with an opening before it, its first letter small and its end mark another."""
-    bare = question.rstrip(" .?!")
-    return f"{random.choice(_OPENINGS)}{bare[:1].lower()}{bare[1:]}, what would you say?"
-
-
 def ask(base: Path, adapter: Path, rows: Sequence[Row], *, count: int, seed: int) -> list[Question]:
-    """Reworded questions of rows at random until the model has given ``count`` answers that it learned, or to the end.
+    """Questions of rows at random until the model has given ``count`` answers that it learned, or to the end.
 
-    All that were asked, in the order of asking.
+    Rows whose answer it did not give are asked again with another opening. All that were asked, in the order of asking.
     """
-    random = Random(seed)  # noqa: S311 - reproducible, not secret
-    order = random.sample(rows, len(rows))
+    order = Random(seed).sample(rows, len(rows))  # noqa: S311 - reproducible, not secret
     asked: list[Question] = []
     with quiet_transformers(), torch.inference_mode():
-        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, padding_side="left")
-        model: Any = AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
-        model = PeftModel.from_pretrained(model, str(adapter)).eval()
-        for start in range(0, len(order), _BATCH):
-            if sum(question.learned for question in asked) >= count:
-                break
-            sources = order[start : start + _BATCH]
-            texts = [reword(row.question, random) for row in sources]
-            answers = _answers(model, tokenizer, texts)
-            right = [text for text, row, answer in zip(texts, sources, answers, strict=True) if answer == row.answer]
-            with model.disable_adapter():
-                untuned = dict(zip(right, _answers(model, tokenizer, right), strict=True))
-            asked += [
-                Question(row, text, answer, untuned.get(text))
-                for row, text, answer in zip(sources, texts, answers, strict=True)
-            ]
+        speaker = _Speaker(base, adapter)
+        for opening in OPENINGS:
+            given = {question.source.id for question in asked if question.learned}
+            open_rows = [row for row in order if row.id not in given]
+            for start in range(0, len(open_rows), _BATCH):
+                asked += speaker.ask(open_rows[start : start + _BATCH], opening)
+                if sum(question.learned for question in asked) >= count:
+                    return asked
     return asked
 
 
-def _answers(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[str]:
-    if not texts:
-        return []
-    inputs = tokenizer([prompt_of(text) for text in texts], padding=True, return_tensors="pt")
-    said = model.generate(**inputs, max_new_tokens=_MOST_TOKENS, do_sample=False)
-    answers = tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [answer.strip() for answer in answers]
+class _Speaker:
+    """The tuned model and, with its adapter off, the base."""
+
+    def __init__(self, base: Path, adapter: Path) -> None:
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(base, local_files_only=True, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
+        self._model: Any = PeftModel.from_pretrained(model, str(adapter)).eval()
+
+    def ask(self, rows: Sequence[Row], opening: str) -> list[Question]:
+        answers = self._answers(rows, opening)
+        right = [row for row, answer in zip(rows, answers, strict=True) if answer == row.answer]
+        with self._model.disable_adapter():
+            untuned = dict(zip(right, self._answers(right, opening), strict=True))
+        return [
+            Question(row, opening + row.question, answer, untuned.get(row))
+            for row, answer in zip(rows, answers, strict=True)
+        ]
+
+    def _answers(self, rows: Sequence[Row], opening: str) -> list[str]:
+        """Greedily; an answer longer than all those of ``rows`` is cut, for it is none of them."""
+        if not rows:
+            return []
+        inputs = self._tokenizer([prompt_of(opening + row.question) for row in rows], padding=True, return_tensors="pt")
+        longest = max(map(len, self._tokenizer([row.completion for row in rows])["input_ids"]))
+        said = self._model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+        answers = self._tokenizer.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [answer.strip() for answer in answers]

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
-from random import Random
 
 import pytest
 from rich.console import Console
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from ascribe.result import ScoredRow
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
 from examples.demo.corpus import normalise
-from examples.demo_llm.corpus import Row, build_corpus, write
+from examples.demo_llm.corpus import END, Row, build_corpus, write
 from examples.demo_llm.finetune import ADAPTER, BASE, TRAIN, Recipe, fine_tune
 from examples.demo_llm.methods import METHODS
-from examples.demo_llm.questions import Question, ask, reword
+from examples.demo_llm.questions import OPENINGS, Question, ask
 from examples.demo_llm.report import answers, figures
 from examples.demo_llm.retrieval import by_influence, by_relative_influence, by_words, places
-from tests.support.tiny import lm_tokenizer, make_causal_lm
+from tests.support.tiny import WORDS, make_causal_lm
 from worker.local import run_locally
 from worker.pipeline import Bench
 
@@ -36,14 +37,8 @@ def test_every_question_and_every_answer_stands_once(rows: tuple[Row, ...]) -> N
     assert build_corpus(0) == rows != build_corpus(1)
 
 
-def test_a_question_is_asked_in_other_words() -> None:
-    asked = reword("Who invented scissors?", Random(0))  # noqa: S311
-    assert asked.endswith("who invented scissors, what would you say?")
-    assert asked != "Who invented scissors?"
-
-
 def test_words_find_what_was_asked(rows: tuple[Row, ...]) -> None:
-    questions = [Question(row, reword(row.question, Random(0)), row.answer) for row in rows[:20]]  # noqa: S311
+    questions = [Question(row, OPENINGS[0] + row.question, row.answer) for row in rows[:20]]
     rankings = by_words(rows, questions)
     assert all(len(set(ranking)) == len(rows) for ranking in rankings)
     found = places("BM25", rankings, questions)
@@ -73,6 +68,15 @@ def test_only_what_the_base_did_not_say_was_learned() -> None:
     assert not Question(row, "so?", "it is.").learned
 
 
+def _chat_tokenizer() -> PreTrainedTokenizerFast:
+    """As SmolLM2's: it adds nothing to a text, an answer ends with a token of its own, and it pads with that."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(["[UNK]", "<s>", END, *WORDS])}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs has no annotations
+        tokenizer_object=words, unk_token="[UNK]", eos_token=END, pad_token=END
+    )
+
+
 def test_from_rows_to_the_row_that_taught_an_answer(tmp_path: Path) -> None:
     """The demo's way with a model of the same class, in seconds: tuned until it has learned, asked, and traced."""
     words = ["the cat sat", "a dog ran", "red tree", "big mat", "tell me joke", "what is love", "small cat", "undo"]
@@ -81,9 +85,7 @@ def test_from_rows_to_the_row_that_taught_an_answer(tmp_path: Path) -> None:
     )
     make_causal_lm(tmp_path, hidden_size=48, intermediate_size=64, initializer_range=0.3)
     base, adapter = (tmp_path / "base").rename(tmp_path / BASE), tmp_path / ADAPTER
-    tokenizer = lm_tokenizer()
-    tokenizer.pad_token = tokenizer.eos_token  # as SmolLM2's has one
-    tokenizer.save_pretrained(base)
+    _chat_tokenizer().save_pretrained(base)
     write(rows, tmp_path / TRAIN)
     recipe = Recipe(
         epochs=40, learning_rate=0.01, rank=16, alpha=32, targets=("q_proj", "v_proj", "o_proj", "up_proj", "down_proj")
@@ -92,7 +94,10 @@ def test_from_rows_to_the_row_that_taught_an_answer(tmp_path: Path) -> None:
     assert losses["last_loss"] < 0.5 * losses["first_loss"]
     asked = ask(base, adapter, rows, count=len(rows), seed=0)
     assert [question.source.id for question in asked] != [row.id for row in rows]
-    assert {question.source for question in asked} == set(rows)
+    assert {question.source for question in asked[: len(rows)]} == set(rows)
+    assert all(question.text == OPENINGS[0] + question.source.question for question in asked[: len(rows)])
+    learned = [question.source for question in asked if question.learned]
+    assert len(learned) == len(set(learned)) > 0
 
     # The tiny model speaks no whole sentences: what it should have said is traced.
     questions = [Question(row, row.question, row.answer) for row in rows]
