@@ -32,6 +32,7 @@ from benchmarks import (
     scale,
     schulz,
     scoring,
+    selection,
     sharing,
     synthetic,
     throughput,
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Callable[[Subject, Sizes], Iterator[Row]]] = {
     "sharing": sharing.measure,
     "estimate": estimate.measure,
     "projection": projection.measure,
+    "selection": selection.measure,
 }
 STUDIES: dict[str, Study] = {
     "synthetic": synthetic.study,
