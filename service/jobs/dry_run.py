@@ -28,7 +28,7 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
     assert checked.validation is not None
     checkpoint, workers = checked.checkpoint, [info for info in ledger.workers() if info.queue == spec.queue]
     cache = _CachePrediction(spec, checkpoint, ledger, workers)
-    train, validation = cache.plan(checked.train), cache.plan(checked.validation)
+    train, validation = cache.plan(checked.train, kept=spec.gradients == "cached"), cache.plan(checked.validation)
     solving = _plan(spec, checkpoint, train.rows, validation.rows, settings)
     solved = spec.model_copy(update={"solver": solving.solver})
     expects = expected(solved, checkpoint, checked.train, checked.validation, settings, _batching(workers))
@@ -103,10 +103,10 @@ class _CachePrediction:
         # Reading whole checkpoints to hash them is worth it only where there is somebody to ask.
         self._hashes = (checkpoint.base_sha256(), checkpoint.adapter_sha256()) if workers else ("", "")
 
-    def plan(self, rows: Rows) -> DatasetPlan:
+    def plan(self, rows: Rows, *, kept: bool = True) -> DatasetPlan:
         return DatasetPlan(
             rows=len(rows),
-            gradient_bytes=gradient_bytes(len(rows), self._checkpoint),
+            gradient_bytes=gradient_bytes(len(rows), self._checkpoint) if kept else 0,
             cached_rows=max((self._announced(rows, worker) for worker in self._workers), default=None),
         )
 

@@ -204,3 +204,13 @@ def test_validate_predicts_cache_hits(api: Api) -> None:
 def _cached(api: Api) -> tuple[int, int]:
     body = api.client.post("/v1/jobs:validate", json=spec_body()).json()
     return body["train"]["cached_rows"], body["validation"]["cached_rows"]
+
+
+def test_gradients_that_are_not_kept_take_no_disk(api: Api) -> None:
+    body = spec_body(gradients="recomputed")
+    plan = api.client.post("/v1/jobs:validate", json=body).json()
+    assert plan["train"]["gradient_bytes"] == 0
+    assert plan["gradient_bytes"] == plan["validation"]["gradient_bytes"] > 0
+    whole = api.client.post("/v1/jobs:validate", json=spec_body()).json()
+    small = api.client.post("/v1/jobs:validate", json=spec_body(parameters={"projection": {"long_side": 4}})).json()
+    assert small["gradient_bytes"] == whole["gradient_bytes"] // 2
