@@ -24,7 +24,9 @@ def submit(client: Client, title: str, spec: dict[str, Any], console: Console) -
 
         def show(job: Job) -> None:
             if job.progress:
-                progress.update(bar, completed=job.progress.fraction, phase=job.progress.phase.replace("_", " "))
+                # The fraction is of a phase, and the clock of a bar that was full once stands still.
+                done = min(job.progress.fraction, 0.999)
+                progress.update(bar, completed=done, phase=job.progress.phase.replace("_", " "))
 
         job = client.create_and_wait(spec, on_progress=show)
         progress.update(bar, completed=1.0, phase="succeeded")

@@ -96,21 +96,21 @@ def test_from_rows_to_the_row_that_taught_an_answer(tmp_path: Path) -> None:
     assert [question.source.id for question in asked] != [row.id for row in rows]
     assert {question.source for question in asked[: len(rows)]} == set(rows)
     assert all(question.text == OPENINGS[0] + question.source.question for question in asked[: len(rows)])
-    learned = [question.source for question in asked if question.learned]
-    assert len(learned) == len(set(learned)) > 0
+    questions = [question for question in asked if question.learned]
+    assert len({question.source for question in questions}) == len(questions) > len(rows) / 2
 
-    # The tiny model speaks no whole sentences: what it should have said is traced.
-    questions = [Question(row, row.question, row.answer) for row in rows]
     job = run_locally(
         JobSpec.model_validate(METHODS[0].spec(questions)),
         Bench(WorkerSettings(data_root=tmp_path, cache_dir=tmp_path / "cache")),
     )
     rankings = [[rows[int(place)].id for place in score_N.argsort(descending=True)] for score_N in job.scores()]
     found = places(METHODS[0].name, rankings, questions)
-    assert found.within(1) > 0.8
+    assert found.within(1) > 0.8  # chance: an eighth
     page = StringIO()
     console = Console(file=page, width=200)
     console.print(answers(METHODS[0].name, rows, questions, rankings, by_words(rows, questions)))
-    console.print(figures(len(rows), [(found, None)]))
-    assert "✓ how do i a dog ran" in page.getvalue()
+    console.print(figures(len(questions), [(found, None)]))
+    best = questions[found.places.index(1)]
+    assert f"{best.answer} " in page.getvalue()
+    assert f"✓ {best.source.question} " in page.getvalue()
     assert f"{found.within(1):.0%}" in page.getvalue()
