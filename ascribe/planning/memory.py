@@ -34,7 +34,7 @@ _ARRANGED_BYTES = 256 * MIB  # as worker.gradients.onednn has it
 _SLAB_BYTES = 2 * 32 * MIB  # rows read for a product, float64, and the copy that they are made of
 _TANGENTS, _TANGENT_BYTES = 8, 256 * MIB  # as worker.curvature.jacobian has them
 _TEMPORARY = 1.15  # of activations: what a layer computes and does not keep
-_LOGIT_BYTES = 32  # of one logit of a language model: itself, and as float64 itself, its softmax and its cotangent
+_LOGITS = 3  # a language model's, their cotangent and what goes back from it; float64 is for a few at a time
 _ROW_BYTES = 1500  # a row's id, texts and label as Python objects, and as they go into the result
 
 
@@ -119,7 +119,7 @@ class _Job:
         share = max(self.train.target_share, self.validation.target_share)  # a classifier's is a row's, and nothing
         targets = math.ceil(tokens * share)
         classes = self.checkpoint.num_labels
-        logits = _LOGIT_BYTES * targets * classes
+        logits = _LOGITS * self.dtype_bytes * targets * classes
         if self.runs_products:
             # Tangents in the model's precision, in float64, and the cotangents of both.
             logits += 3 * min(self.tangents * 8 * targets * classes, max(_TANGENT_BYTES, 8 * targets * classes))
