@@ -5,6 +5,7 @@ AscribeError
 │   ├── UnsafeCheckpoint    422  a format that can run code when it is loaded
 │   ├── UnsupportedModel    422  a checkpoint we can read and do not handle
 │   ├── LimitExceeded       422  more rows, cells or bytes than this server takes
+│   ├── DoesNotFit          422  by the estimate the job needs more memory than there is, even row by row
 │   ├── PlanExceedsSteps    422  an iterative solve that would need more steps than allowed
 │   └── IdempotencyReused   422  one Idempotency-Key, two different bodies
 ├── Unauthorized            401
@@ -77,6 +78,10 @@ class UnsupportedModel(InvalidInput):
 
 class LimitExceeded(InvalidInput):
     code, title = "limit_exceeded", "Limit exceeded"
+
+
+class DoesNotFit(InvalidInput):
+    code, title = "does_not_fit", "Does not fit into memory"
 
 
 class PlanExceedsSteps(InvalidInput):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ascribe.errors import LimitExceeded
+from ascribe.errors import DoesNotFit, LimitExceeded
+from ascribe.planning.memory import Estimate
 from ascribe.result import vector_names
 from ascribe.settings import Settings
 from ascribe.sources.checkpoints import Checkpoint
@@ -23,7 +24,8 @@ def check_model(spec: JobSpec, checkpoint: Checkpoint, settings: Settings) -> No
         raise exceeded(
             "/parameters",
             f"a row's gradient would have {checkpoint.parameters} entries; the limit max_parameters is "
-            f"{settings.max_parameters}: select fewer matrices, or use an adapter of lower rank",
+            f"{settings.max_parameters}: select fewer matrices, use an adapter of lower rank, "
+            "or project the gradients (parameters.projection)",
         )
 
 
@@ -53,3 +55,31 @@ def check_solutions(
             f"max_solution_bytes is {settings.max_solution_bytes}: leave out the scores per validation row or token, "
             "limit the validation rows, or ask for fewer values of damping",
         )
+
+
+_TOO_LARGE = {
+    "model": ("/model/base", "take a smaller model, or dtype bfloat16"),
+    "one row": ("/model/max_length", "lower max_length, or take dtype bfloat16"),
+    "shard of gradients": ("/parameters", "select fewer matrices, or lower ASCRIBE_SHARD_ROWS"),
+    "curvature": ("/curvature/kind", "take 'empirical_fisher', which holds no matrix"),
+    "right-hand sides": ("/output/per_validation_row", "leave out the scores per validation row"),
+}
+
+
+def check_fits(estimate: Estimate, there_bytes: int) -> None:
+    """Raises DoesNotFit: the job needs more memory than there is, with batches of one row too."""
+    if estimate.least <= there_bytes:
+        return
+    largest = max(_TOO_LARGE, key=lambda part: estimate.parts[part])
+    pointer, advice = _TOO_LARGE[largest]
+    raise DoesNotFit.at(
+        pointer,
+        "does_not_fit",
+        f"the job needs {_size(estimate.least)} of memory, row by row, and a worker has {_size(there_bytes)} (limit "
+        f"max_memory_bytes); most of it, {_size(estimate.parts[largest])}, is for: {largest}. {advice.capitalize()}, "
+        "or give the worker more memory",
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"

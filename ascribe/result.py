@@ -181,6 +181,20 @@ class Choice(Record):
     candidates: tuple[Candidate, ...]
 
 
+class ProjectionUse(Record):
+    """What a projection took away, and what that does to rankings: measured on a sample of the job's rows."""
+
+    parameters: int = Field(description="Entries of a projected gradient.")
+    of_parameters: int = Field(description="Entries of a whole one.")
+    train_rows: int = Field(description="Rows of the sample.")
+    validation_rows: int
+    rank_agreement: float | None = Field(
+        description="Spearman correlation of the train rows' plain gradient products with and without the projection, "
+        "the median over the validation rows. Scores with a curvature agree less. Null where the sample is too small "
+        "to rank."
+    )
+
+
 class Diagnostics(Record):
     status: SolveStatus = Field(description="The worst of the blocks.")
     advice: str
@@ -190,7 +204,16 @@ class Diagnostics(Record):
     products: float = Field(description="Sum over the blocks.")
     blocks: tuple[BlockDiagnostics, ...]
     seconds: dict[str, float] = Field(description="By phase, and 'total'.")
-    peak_memory_bytes: int
+    peak_memory_bytes: int = Field(
+        description="Largest resident size of the worker's process, gradient files that it had mapped among it."
+    )
+    estimated_memory_bytes: int | None = Field(
+        default=None,
+        description="What was expected of it before anything was loaded, had the job found nothing of earlier ones; "
+        "null for a worker on another device than a CPU.",
+    )
+    disk_bytes: int | None = Field(default=None, description="Files in the cache that the job found or left.")
+    estimated_disk_bytes: int | None = Field(default=None, description="What was expected of them.")
     cache: dict[str, CacheUse] = Field(description="By dataset: train, validation.")
     reused: dict[str, Reuse] = Field(
         default_factory=dict,
@@ -206,6 +229,7 @@ class Diagnostics(Record):
         default=(), description="With more than one damping: each value's solve. All else here is of the first value."
     )
     role_of_inverse: InverseRole | None = None
+    projection: ProjectionUse | None = None
     warnings: tuple[str, ...] = ()
 
 

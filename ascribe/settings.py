@@ -115,6 +115,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Cached rows of a Gauss-Newton Hessian; beyond, every product with it runs the model.",
     )
+    max_memory_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Memory of one worker: a job that by its estimate needs more is refused. With null the service "
+        "refuses none, and a worker goes by the memory of its machine or container.",
+    )
     max_job_seconds: float = Field(default=86400, gt=0, description="Seconds one attempt of a job may run.")
     max_queued_jobs: int = Field(default=1000, ge=1, description="Jobs that wait; beyond, submitting answers 429.")
     max_file_bytes: int = Field(default=1 << 30, ge=1, description="Bytes of one file of rows, decompressed.")

@@ -25,6 +25,7 @@ from ascribe.spec_inputs import (
     ModelSpec,
     ParametersSpec,
     Part,
+    Projection,
     ShortText,
     Task,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "ParametersSpec",
     "Part",
     "Priority",
+    "Projection",
     "QueryOf",
     "Queue",
     "RelativeDamping",
@@ -151,6 +153,11 @@ class JobSpec(Part):
     train: DatasetSpec
     validation: DatasetSpec
     parameters: ParametersSpec = ParametersSpec()
+    gradients: Literal["cached", "recomputed"] = Field(
+        default="cached",
+        description="'recomputed' keeps no gradient of the train rows: one pass sums up the curvature, another scores. "
+        "For train sets whose gradients do not fit the disk; later jobs and queries then find no gradients.",
+    )
     curvature: Curvature
     damping: Damping | None = None
     solver: Solver
@@ -192,7 +199,36 @@ class JobSpec(Part):
             self._check_lissa(self.solver)
         self._check_selection()
         self._check_task()
+        self._check_projection()
+        self._check_recomputed()
         return self
+
+    def _check_recomputed(self) -> None:
+        """What reads gradients many times is for cached ones: each time would be a pass of the model over all rows."""
+        if self.gradients == "cached":
+            return
+        if self.curvature.kind not in ("gfim", "gfim_unnormalized", "none") or self.output.self_influence:
+            raise PydanticCustomError(
+                "many_passes",
+                "recomputed gradients go with curvature gfim, gfim_unnormalized and none, and without self-influence: "
+                "the others read every gradient many times",
+                {"pointer": "/gradients"},
+            )
+
+    def _check_projection(self) -> None:
+        """Of projected gradients there are only those: what runs the model for each product, or its factors, is not."""
+        if self.parameters.projection is None:
+            return
+        by_model = isinstance(self.curvature, GaussNewton) and (
+            self.curvature.form == "products" or self.model.task == "causal-lm" or self.solver.kind == "astra"
+        )
+        if by_model or self.curvature.kind in ("kfac", "ekfac"):
+            raise PydanticCustomError(
+                "projection_of_products",
+                "projected gradients go with curvatures made of cached gradients: gfim, empirical_fisher, none, and of "
+                "a classifier gauss_newton by rows",
+                {"pointer": "/parameters/projection"},
+            )
 
     def _check_task(self) -> None:
         row_form = InlineCompletion if self.model.task == "causal-lm" else InlineRow

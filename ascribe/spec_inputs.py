@@ -163,6 +163,21 @@ class DatasetSpec(Part):
     limit: StrictInt | None = Field(default=None, ge=1, description="Use the first so many rows only.")
 
 
+class Projection(Part):
+    """Gradients made smaller, on both sides of every matrix, by seeded random matrices that keep products on average.
+
+    As LoGra does (Choe et al. 2024, arXiv:2405.13954): for train sets whose whole gradients do not fit the disk.
+    """
+
+    long_side: StrictInt = Field(
+        default=64, ge=1, description="Of the projected matrix; a shorter side stays as it is."
+    )
+    short_side: StrictInt | None = Field(
+        default=None, ge=1, description="The same of its other side. Null: it stays as it is, as a LoRA rank should."
+    )
+    seed: StrictInt = Field(default=0, ge=0, lt=2**31, description="Of the random matrices.")
+
+
 ModulePattern = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -180,6 +195,11 @@ class ParametersSpec(Part):
         description="Names of modules or of their tensors; `*` stands for any characters, dots too. A module brings "
         "all of its Linear layers. For select 'modules' alone.",
         examples=[["classifier", "bert.encoder.layer.5.*.weight"]],
+    )
+    projection: Projection | None = Field(
+        default=None,
+        description="Cache and solve for projected gradients; how far rankings then agree is measured and reported. "
+        "Biases stay as they are.",
     )
 
     @model_validator(mode="after")

@@ -19,17 +19,20 @@ from rich.console import Console
 
 from benchmarks import (
     detection,
+    estimate,
     gpu,
     gradients,
     latency,
     lissa,
     memory,
     pbrf,
+    projection,
     queries,
     reuse,
     scale,
     schulz,
     scoring,
+    selection,
     sharing,
     synthetic,
     throughput,
@@ -49,6 +52,9 @@ BENCHMARKS: dict[str, Callable[[Subject, Sizes], Iterator[Row]]] = {
     "latency": latency.measure,
     "throughput": throughput.measure,
     "sharing": sharing.measure,
+    "estimate": estimate.measure,
+    "projection": projection.measure,
+    "selection": selection.measure,
 }
 STUDIES: dict[str, Study] = {
     "synthetic": synthetic.study,

@@ -2,8 +2,8 @@
 
     python -m benchmarks.child SETTINGS SPEC
 
-Both arguments are JSON. Prints seconds and the peak of RssAnon: memory that is the process's own, without the mapped
-gradient files, which the system takes back when it needs them.
+Both arguments are JSON. Prints seconds, the peak of RssAnon: memory that is the process's own, without the mapped
+gradient files, which the system takes back when it needs them; and what the job itself says of its memory and disk.
 """
 
 from __future__ import annotations
@@ -68,8 +68,11 @@ def main() -> None:
     watch = Watch()
     watch.start()
     started = time.perf_counter()
-    run(spec, Bench(settings), Reporter(quiet), Discard(), Alone())
-    print(json.dumps({"seconds": time.perf_counter() - started, "peak_bytes": watch.peak_bytes}))
+    manifest = run(spec, Bench(settings), Reporter(quiet), Discard(), Alone())
+    seconds, diagnostics = time.perf_counter() - started, manifest.diagnostics
+    names = ("peak_memory_bytes", "estimated_memory_bytes", "disk_bytes", "estimated_disk_bytes")
+    took = {name: getattr(diagnostics, name) for name in names}
+    print(json.dumps({"seconds": seconds, "peak_bytes": watch.peak_bytes, "rows": manifest.train_rows, **took}))
 
 
 if __name__ == "__main__":

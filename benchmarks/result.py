@@ -34,15 +34,21 @@ class Row:
     sizes: str
     goal: float | None = None
     at_least: bool = True
+    within: float | None = None
+    """In place of a goal: how far from 1 the value may be."""
 
     @property
     def reached(self) -> bool | None:
+        if self.within is not None:
+            return abs(self.value - 1) <= self.within
         if self.goal is None:
             return None
         return self.value >= self.goal if self.at_least else self.value <= self.goal
 
     @property
     def goal_text(self) -> str:
+        if self.within is not None:
+            return f"1 ± {self.within:g}"
         return "-" if self.goal is None else f"{'≥' if self.at_least else '≤'} {self.goal:g}"
 
 

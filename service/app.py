@@ -30,6 +30,7 @@ from service.middleware import BearerAuth, BodyLimit, LocalHosts, RequestContext
 from service.queries.endpoints import router as queries_router
 from service.results.endpoints import router as results_router
 from service.results.ranking import Rankings
+from service.selection.endpoints import router as selection_router
 from service.watch import Watch
 
 WATCH_SECONDS = 0.25
@@ -76,6 +77,7 @@ def create_app(settings: ServiceSettings, *, ledger: Ledger, doorbell: Doorbell)
         queries_router,
         events_router,
         results_router,
+        selection_router,
         methods_router,
         limits_router,
         health_router,

@@ -18,7 +18,7 @@ from ascribe.logs import bound
 from ascribe.result import Manifest
 from ascribe.settings import WorkerSettings
 from ascribe.spec import JobSpec
-from worker import draining
+from worker import draining, memory
 from worker.crew import LedgerCrew
 from worker.environment import worker_name
 from worker.progress import Cancelled, Draining, Reporter
@@ -117,8 +117,7 @@ def explain(raised: Exception) -> AscribeError:
     """What ended the work, in our words."""
     if isinstance(raised, AscribeError):
         return raised
-    out_of_memory = isinstance(raised, MemoryError) or type(raised).__name__ == "OutOfMemoryError"
-    if out_of_memory or "can't allocate memory" in str(raised):
+    if memory.ran_out(raised):
         return OutOfMemory("the job needs more memory than this worker has: use fewer rows or a smaller model")
     log.error("an error of ours", exc_info=raised)
     return InternalError(f"an error of ours ({type(raised).__name__}); the worker's log says where")

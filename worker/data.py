@@ -13,6 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ascribe.sources.rows import Rows
 
+Place = tuple[int, int]
+"""Of a prediction: its row's place in the dataset, and which of the row's predictions it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -54,10 +57,28 @@ class Batch:
         """Predictions of each row."""
         return self.targets.count_N if self.targets else (1,) * len(self.positions)
 
+    @property
+    def tokens(self) -> int:
+        """Padded ones, of all rows."""
+        return self.inputs["attention_mask"].numel()
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Its rows ``start`` to ``stop``, padded as they are."""
+        counts, first = self.counts, sum(self.counts[:start])
+        span = slice(first, first + sum(counts[start:stop]))
+        targets = self.targets and Targets.of(counts[start:stop], self.targets.place_M[span])
+        inputs = {name: tensor[start:stop] for name, tensor in self.inputs.items()}
+        return Batch(self.positions[start:stop], inputs, self.labels_M[span], targets)
+
     def span(self, row: int) -> slice:
         """Where the predictions of the batch's ``row`` stand."""
         start = sum(self.counts[:row])
         return slice(start, start + self.counts[row])
+
+    def places(self, start: int = 0) -> list[Place]:
+        """Of all predictions; ``start`` is the place in the dataset of the slice that ``positions`` count from."""
+        counted = zip(self.positions, self.counts, strict=True)
+        return [(start + position, index) for position, count in counted for index in range(count)]
 
     def mean_by_row(self, value_M: Tensor) -> Tensor:
         """Of one value for each prediction, the mean over each row's, ``[N]``."""

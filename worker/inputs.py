@@ -82,7 +82,7 @@ def fingerprint_of(rows: Rows, inputs: Inputs, spec: JobSpec, settings: WorkerSe
         rows_sha256=rows.sha256,
         max_length=spec.model.max_length,
         dtype=spec.model.dtype,
-        blocks=inputs.checkpoint.block_names,
+        blocks=inputs.checkpoint.block_keys,
         attention=settings.attention,
         token_budget=settings.token_budget,
         shard_rows=settings.shard_rows,

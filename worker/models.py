@@ -10,7 +10,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ from ascribe.errors import InvalidInput
 from ascribe.sources.adapters import LORA_FIELDS
 from ascribe.sources.checkpoints import Adapter, Checkpoint
 from ascribe.spec import ModelSpec, Task
+from worker.fit import BatchFit
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 PEFT_TASKS: Mapping[Task, str] = {"sequence-classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}
@@ -36,8 +37,11 @@ PEFT_TASKS: Mapping[Task, str] = {"sequence-classification": "SEQ_CLS", "causal-
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
+    """``fit`` is what this process has learned of the batches that fit, for as long as the model stays loaded."""
+
     model: torch.nn.Module
     tokenizer: PreTrainedTokenizerBase
+    fit: BatchFit = field(default_factory=BatchFit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,10 @@ class ModelCache:
             self._model = load_model(checkpoint, spec, attention=key.attention, device=key.device)
             self._key, self.loaded = key, spec
         return self._model
+
+    def fit(self, key: ModelKey) -> BatchFit:
+        """What is known of the batches that fit this model: nothing, unless it is the one that is loaded."""
+        return BatchFit() if self._model is None or key != self._key else self._model.fit
 
 
 def load_model(checkpoint: Checkpoint, spec: ModelSpec, *, attention: str, device: str) -> LoadedModel:
@@ -161,6 +169,8 @@ def _with_adapter(base: torch.nn.Module, adapter: Adapter, tensors: dict[str, Te
     with warnings.catch_warnings():
         # peft 0.21 asks transformers 5.23 for a property under its old name.
         warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
+        # Of merging and converting, which we do not.
+        warnings.filterwarnings("ignore", message="Model has .tie_word_embeddings=True.", category=UserWarning)
         model = get_peft_model(base, _lora_config(adapter, task), autocast_adapter_dtype=False)
     _load_adapter(model, tensors)
     return model

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ascribe.job import Phase
+from worker.curvature.gfim import ShardSums
 from worker.data import Batch, make_batches
 from worker.gradients.cache import Gradients
 from worker.gradients.cotangents import Cotangent, OfTarget
@@ -17,12 +18,13 @@ from worker.gradients.factors import KroneckerFactors, collect_factors
 from worker.models import LoadedModel
 from worker.pieces import Pieces
 from worker.progress import Reporter
+from worker.recomputed import Recomputed
 from worker.scores.influence import score_shard
 from worker.shards import Shards
 from worker.sharing import Crew, complete
 
 
-@dataclass(frozen=True)
+@dataclass
 class SharedPasses:
     """``rows_by``: how many rows' gradients each worker has computed for this job so far."""
 
@@ -30,6 +32,7 @@ class SharedPasses:
     reporter: Reporter
     crew: Crew
     rows_by: Counter[str] = field(default_factory=Counter)
+    _recomputed: Recomputed | None = None
 
     @property
     def classes(self) -> int:
@@ -42,6 +45,12 @@ class SharedPasses:
     def both_datasets(self) -> tuple[Gradients, Gradients]:
         """Gradients of the loss, of the train and of the validation rows. Raises NonFinite, StorageFailed."""
         train, validation = self.pieces.gradients("train"), self.pieces.gradients("validation")
+        if self.pieces.spec.gradients == "recomputed":
+            with self.reporter.phase(Phase.CACHING_GRADIENTS, train.rows + validation.rows):
+                self._complete(validation)
+                matrices = self.pieces.spec.curvature.kind != "none"
+                self._recomputed = Recomputed(train, self.pieces.inputs.checkpoint.blocks, matrices=matrices)
+            return self._recomputed, Gradients(validation)
         with self.reporter.phase(Phase.CACHING_GRADIENTS, train.rows + validation.rows):
             self.rows_by.update(self._complete(train, validation))
             both = Gradients(train), Gradients(validation)
@@ -69,6 +78,10 @@ class SharedPasses:
             self.rows_by.update(self._complete(kept))
         return Gradients(kept)
 
+    def summed(self) -> Sequence[ShardSums] | None:
+        """Of every block, over all train rows, where their gradients are not kept."""
+        return None if self._recomputed is None else self._recomputed.sums
+
     def sums(self) -> Shards | None:
         """A dense GFIM's sums of every shard, from the store; None: nobody is there to sum some of them.
 
@@ -91,7 +104,7 @@ class SharedPasses:
         """
         small = 2 * sum(side_QP.nbytes for side_QP in sides) <= train.rows * sides[0].shape[1] * train.loss_N.itemsize
         with self.reporter.phase(Phase.SCORING, train.rows):
-            if small and self._is_worth_sharing(train.kept):
+            if small and self._recomputed is None and self._is_worth_sharing(train.kept):
                 kept = self.pieces.scores(sides)
                 self._complete(kept)
                 for span in kept.of.spans:
@@ -99,7 +112,8 @@ class SharedPasses:
             else:
                 for grad_nP in train.shards:
                     yield score_shard(grad_nP, sides)
-                    self.reporter.advance(len(grad_nP))
+                    if self._recomputed is None:  # else it was told batch by batch
+                        self.reporter.advance(len(grad_nP))
 
     def factors(self, of: Sequence[Cotangent]) -> list[KroneckerFactors]:
         """Of every block, in order; by this worker alone."""

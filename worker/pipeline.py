@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 
 from ascribe.job import Phase
-from ascribe.planning.choose import plan
-from ascribe.planning.from_spec import caches_rows, choice_of, problem_of, with_solver
 from ascribe.result import (
     MEAN,
     PLAIN_PRODUCT,
@@ -27,9 +25,9 @@ from ascribe.result import (
     TRAIN_ROWS,
     VALIDATION_ROWS,
     CacheUse,
-    Choice,
     Diagnostics,
     Manifest,
+    ProjectionUse,
     Provenance,
     Reuse,
     RowInfo,
@@ -40,10 +38,10 @@ from ascribe.result import (
 from ascribe.results.columns import Columns
 from ascribe.settings import WorkerSettings
 from ascribe.sources.rows import Labels, Rows
-from ascribe.spec import AutoSolver, JobSpec
+from ascribe.spec import JobSpec
 from ascribe.store import Store
 from ascribe.store.remote import open_remote
-from worker import memory
+from worker import memory, projected
 from worker.blocks import SolvedBlocks, solve_blocks
 from worker.curvatures.choose import open_curvatures
 from worker.describe import worst_of
@@ -53,6 +51,7 @@ from worker.inputs import Inputs, fingerprint_of, load_inputs
 from worker.models import ModelCache
 from worker.passes import SharedPasses
 from worker.pieces import Pieces
+from worker.plan import Planned, plan_job
 from worker.progress import Reporter
 from worker.questions import Questions, questions
 from worker.scored import Scored, damping_path, role_of_inverse, score_rows
@@ -107,13 +106,17 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
     torch.set_num_threads(bench.settings.threads)
     with reporter.phase(Phase.LOADING):
         inputs = load_inputs(spec, bench.settings)
-    planned = _planned(spec, inputs, bench.settings)
+    planned = plan_job(spec, inputs, bench.settings)
     spec = planned.spec
+    disk_bytes, halved = held.enter_context(bench.store.noting()), bench.models.fit(inputs.key).halved
     pieces = _pieces(spec, inputs, bench, held, reporter.advance)
     passes = SharedPasses(pieces, reporter, crew)
     train, validation = passes.both_datasets()
-    sink.announce(pieces.gradient_fingerprint("train"), train.rows)
+    if spec.gradients == "cached":
+        sink.announce(pieces.gradient_fingerprint("train"), train.rows)
     sink.announce(pieces.gradient_fingerprint("validation"), validation.rows)
+    with reporter.phase(Phase.CACHING_GRADIENTS):
+        projection = projected.measure(pieces)
     asked = questions(spec.output, validation, passes.by_target(), [len(tokens) for tokens in inputs.tokens])
     solved = solve_blocks(
         spec,
@@ -135,6 +138,8 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         for place, tokens in enumerate(inputs.tokens):
             infos = [RowInfo(id=str(token), label=None, text=text) for token, text in enumerate(tokens)]
             sink.stage(token_rows(place), chunks(_packed(infos)))
+    told = (*bench.models.fit(inputs.key).warnings(halved), *projected.warning_of(projection))
+    taken = _Taken(disk_bytes(), projection, told)
     return Manifest(
         train_rows=len(inputs.train),
         validation_rows=len(inputs.validation),
@@ -142,33 +147,11 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
         stored=stored,
-        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked),
+        diagnostics=_diagnostics(planned, solved, scored, train, validation, passes, asked, taken),
         provenance=_provenance(spec, inputs, bench.settings, solved.solution_fingerprint),
         summary=summarize(vectors[MEAN], train_rows),
         token_examples=token_examples(vectors, train_rows, inputs.validation.ids, inputs.tokens),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """The spec with a solver that has a name, and what decided it."""
-
-    spec: JobSpec
-    choice: Choice | None
-    cached_rows: bool
-
-
-def _planned(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Planned:
-    """Raises LimitExceeded: no solver can do it."""
-    blocks, rows, classes = inputs.checkpoint.blocks, len(inputs.train), inputs.checkpoint.num_labels
-    cached_rows = caches_rows(spec, blocks, train_rows=rows, classes=classes, settings=settings)
-    if not isinstance(spec.solver, AutoSolver):
-        return Planned(spec, None, cached_rows)
-    problem = problem_of(
-        spec, blocks, train_rows=rows, validation_rows=len(inputs.validation), classes=classes, settings=settings
-    )
-    choice = choice_of(plan(problem))
-    return Planned(with_solver(spec, choice.pick), choice, cached_rows)
 
 
 def _pieces(spec: JobSpec, inputs: Inputs, bench: Bench, held: ExitStack, on_rows: Callable[[int], None]) -> Pieces:
@@ -224,6 +207,15 @@ def _packed(rows: list[RowInfo]) -> bytes:
     return zlib.compress("\n".join(row.model_dump_json() for row in rows).encode())
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Files in the cache that the job found or left, what its projection left out, and what is to be said of both."""
+
+    disk_bytes: int
+    projection: ProjectionUse | None
+    warnings: tuple[str, ...]
+
+
 def _diagnostics(
     planned: Planned,
     solved: SolvedBlocks,
@@ -232,6 +224,7 @@ def _diagnostics(
     validation: Gradients,
     passes: SharedPasses,
     asked: Questions,
+    taken: _Taken,
 ) -> Diagnostics:
     pieces, seconds = passes.pieces, passes.reporter.seconds
     blocks = tuple(solved.values[0].diagnostics)
@@ -246,6 +239,9 @@ def _diagnostics(
         blocks=blocks,
         seconds={**seconds, "total": sum(seconds.values())},
         peak_memory_bytes=memory.peak_bytes(),
+        estimated_memory_bytes=planned.expected.peak if pieces.settings.device == "cpu" else None,
+        disk_bytes=taken.disk_bytes,
+        estimated_disk_bytes=planned.expected.disk,
         cache={
             "train": CacheUse(hit_rows=train.hit_rows, rows=train.rows),
             "validation": CacheUse(hit_rows=validation.hit_rows, rows=validation.rows),
@@ -261,8 +257,15 @@ def _diagnostics(
         choice=planned.choice,
         damping_path=damping_path(planned.spec, solved, scored),
         role_of_inverse=role_of_inverse(planned.spec, scored, asked.rows),
+        projection=taken.projection,
         workers=dict(sorted(passes.rows_by.items())),
-        warnings=(*pieces.inputs.checkpoint.warnings, *pieces.inputs.warnings, *pieces.warnings(), *solved.warnings),
+        warnings=(
+            *pieces.inputs.checkpoint.warnings,
+            *pieces.inputs.warnings,
+            *pieces.warnings(),
+            *taken.warnings,
+            *solved.warnings,
+        ),
     )
 
 

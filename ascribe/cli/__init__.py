@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stamina
 
-from ascribe.cli import compare, jobs, query, results, service, submit
+from ascribe.cli import compare, jobs, query, results, select, service, submit
 from ascribe.cli.app import app
 from ascribe.cli.cache import cache
 from ascribe.cli.up import up
@@ -26,6 +26,7 @@ for command in (
     results.scores,
     results.download,
     results.report,
+    select.select,
     compare.compare,
     jobs.cancel,
     jobs.delete,

@@ -29,6 +29,8 @@ from ascribe.client.messages import (
     Request,
     ScoredRows,
     Selection,
+    SelectionOptions,
+    SelectionSummary,
     Spec,
 )
 from ascribe.client.policy import Policy
@@ -200,6 +202,17 @@ class Client:
             for piece in pieces:
                 file.write(piece)
         return target
+
+    def select(self, job_id: str, path: str | PathLike[str], **which: Unpack[SelectionOptions]) -> SelectionSummary:
+        """Write the best train rows as JSON lines, ready for a trainer, and say what they are. Raises FileProblem."""
+        found = self._connection.send(requests.selection_summary(job_id, which))
+        with (
+            self._connection.stream(requests.selection_stream(job_id, which)) as pieces,
+            files.landing(Path(path)) as file,
+        ):
+            for piece in pieces:
+                file.write(piece)
+        return found
 
     def summary(self, job_id: str) -> JobSummary:
         return self._connection.send(requests.summary(job_id))

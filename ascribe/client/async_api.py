@@ -31,6 +31,8 @@ from ascribe.client.messages import (
     Request,
     ScoredRows,
     Selection,
+    SelectionOptions,
+    SelectionSummary,
     Spec,
 )
 from ascribe.client.policy import Policy
@@ -181,6 +183,16 @@ class AsyncClient:
                 async for piece in pieces:
                     await to_thread.run_sync(file.write, piece)
         return target
+
+    async def select(
+        self, job_id: str, path: str | PathLike[str], **which: Unpack[SelectionOptions]
+    ) -> SelectionSummary:
+        found = await self._connection.send(requests.selection_summary(job_id, which))
+        async with self._connection.stream(requests.selection_stream(job_id, which)) as pieces:
+            with files.landing(Path(path)) as file:
+                async for piece in pieces:
+                    await to_thread.run_sync(file.write, piece)
+        return found
 
     async def summary(self, job_id: str) -> JobSummary:
         return await self._connection.send(requests.summary(job_id))

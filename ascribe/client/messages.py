@@ -80,6 +80,39 @@ class Selection(TypedDict, total=False):
     top_k: int | None
 
 
+class SelectionOptions(TypedDict, total=False):
+    """Which rows to select: ``fraction`` of the train rows or a ``count``, one of them.
+
+    ``order``: ``proponents`` or ``opponents``. ``quota``: ``none``, ``proportional`` or ``balanced`` by label.
+    ``duplicates``: ``drop`` or ``keep``. ``validation_id`` and ``damping`` as in :class:`Selection`.
+    """
+
+    fraction: float | None
+    count: int | None
+    order: Literal["proponents", "opponents"]
+    quota: Literal["none", "proportional", "balanced"]
+    duplicates: Literal["drop", "keep"]
+    validation_id: str | None
+    damping: float | None
+
+
+class LabelSelection(BaseModel):
+    label: str
+    rows: int
+    selected: int
+
+
+class SelectionSummary(BaseModel):
+    """What ``GET /v1/jobs/{id}/selection`` answers beside the rows."""
+
+    rows: int
+    selected: int
+    duplicates: int
+    lowest_score: float
+    highest_score: float
+    labels: tuple[LabelSelection, ...]
+
+
 class QueryOptions(TypedDict, total=False):
     """``output``: which scores to keep; left out, as the earlier job had it. The rest is as when a job is created."""
 

@@ -28,6 +28,8 @@ from ascribe.client.messages import (
     QueryOptions,
     Request,
     Selection,
+    SelectionOptions,
+    SelectionSummary,
     Spec,
     as_model,
 )
@@ -151,6 +153,16 @@ def scores_stream(job_id: str, form: Format, which: Selection) -> Request[None]:
             raise UnexpectedReply(f"the API does not send scores as {kind}: upgrade it")
 
     return Request("GET", _path(job_id, "/scores"), check, params=_given(**which), headers={"Accept": kind})
+
+
+def selection_summary(job_id: str, which: SelectionOptions) -> Request[SelectionSummary]:
+    return Request("GET", _path(job_id, "/selection"), as_model(SelectionSummary), params=_given(**which))
+
+
+def selection_stream(job_id: str, which: SelectionOptions) -> Request[None]:
+    """All rows in one reply, to be streamed."""
+    headers = {"Accept": MEDIA_TYPES["ndjson"]}
+    return Request("GET", _path(job_id, "/selection"), lambda _: None, params=_given(**which), headers=headers)
 
 
 def summary(job_id: str) -> Request[JobSummary]:

@@ -84,10 +84,8 @@ def cg(system: System, problem: Problem, rates: Rates) -> Cost:
     """A sketch, then a product a step; the steps of the usual spectrum, refused by the bound for the worst."""
     if problem.self_influence:
         return _self_influence_refused()
-    bound = cg_iterations(condition=system.condition, tail=system.tail, size=system.rank, tolerance=problem.tolerance)
-    iterations = math.ceil(_TYPICAL * bound)
-    sketch = min(2 ** math.floor(math.log2(max(1.0, bound / 2))), _MAX_SKETCH, system.size)
-    sketch = sketch if sketch >= 8 else 0
+    iterations = math.ceil(_TYPICAL * _cg_bound(system, problem))
+    sketch = cg_sketch(system, problem)
     step = product(system, problem, rates, system.columns)
     step += _STEP_SECONDS + _VECTOR_PASSES * 8 * system.size * system.columns / rates.bytes_per_second
     seconds = iterations * step + 2 * product(system, problem, rates, system.columns)
@@ -99,6 +97,16 @@ def cg(system: System, problem: Problem, rates: Rates) -> Cost:
     if iterations > CG_ITERATIONS:
         return Cost(seconds, needed, iterations, f"{iterations} iterations predicted; its limit is {CG_ITERATIONS}")
     return Cost(seconds, needed, iterations)
+
+
+def cg_sketch(system: System, problem: Problem) -> int:
+    """Columns of the preconditioner that CG keeps."""
+    sketch = min(2 ** math.floor(math.log2(max(1.0, _cg_bound(system, problem) / 2))), _MAX_SKETCH, system.size)
+    return sketch if sketch >= 8 else 0
+
+
+def _cg_bound(system: System, problem: Problem) -> int:
+    return cg_iterations(condition=system.condition, tail=system.tail, size=system.rank, tolerance=problem.tolerance)
 
 
 def lissa(system: System, problem: Problem, rates: Rates) -> Cost:

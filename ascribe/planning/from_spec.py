@@ -49,7 +49,7 @@ def caches_rows(
     spec: JobSpec, shapes: Sequence[BlockShape], *, train_rows: int, classes: int, settings: Settings
 ) -> bool:
     """Whether a Gauss-Newton Hessian is made of cached rows; every other curvature is."""
-    if not isinstance(spec.curvature, GaussNewton) or spec.curvature.form == "rows":
+    if not isinstance(spec.curvature, GaussNewton) or spec.curvature.form == "rows" or spec.parameters.projection:
         return True
     needed = 4 * (classes - 1) * train_rows * sum(shape.size for shape in shapes)
     return spec.curvature.form == "auto" and needed <= settings.max_gauss_newton_bytes

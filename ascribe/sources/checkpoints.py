@@ -17,19 +17,33 @@ from ascribe.fingerprint import files_sha256
 from ascribe.sources.adapters import check_adapter_config, check_saved_by_language_model, split_adapter
 from ascribe.sources.base_model import Base, open_base
 from ascribe.sources.checkpoint_files import check_config, open_folder, present, read_json, read_tensors
+from ascribe.sources.model_shape import ModelShape
 from ascribe.sources.outputs import count_labels, label_names, vocabulary
 from ascribe.sources.safetensors_header import TensorInfo
 from ascribe.sources.selection import select_modules
-from ascribe.spec import ModelSpec, ParametersSpec, Task
+from ascribe.spec import ModelSpec, ParametersSpec, Projection, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """Of what sides a projected block is made, and by which seed."""
+
+    rank: int
+    long_side: int
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
 class BlockShape:
-    """One selected tensor as the numerics see it: short side first, a vector is R = 1."""
+    """One selected tensor as the numerics see it: short side first, a vector is R = 1.
+
+    ``projected`` is there where its gradient is smaller than the tensor.
+    """
 
     name: str
     rank: int
     long_side: int
+    projected: Projected | None = None
 
     @property
     def size(self) -> int:
@@ -39,6 +53,27 @@ class BlockShape:
     def of(cls, name: str, shape: tuple[int, ...]) -> BlockShape:
         short, long = (1, shape[0]) if len(shape) == 1 else sorted(shape)
         return cls(name, short, long)
+
+    def project(self, by: Projection | None, shape: tuple[int, ...]) -> BlockShape:
+        """The block under a projection. A vector, by its ``shape``, stays as it is, and so does a small matrix."""
+        if by is None or len(shape) == 1:
+            return self
+        rank, long_side = min(self.rank, by.short_side or self.rank), min(self.long_side, by.long_side)
+        if (rank, long_side) == (self.rank, self.long_side):
+            return self
+        return BlockShape(self.name, rank, long_side, Projected(self.rank, self.long_side, by.seed))
+
+    @property
+    def whole(self) -> BlockShape:
+        """Without its projection."""
+        return self if self.projected is None else BlockShape(self.name, self.projected.rank, self.projected.long_side)
+
+    @property
+    def key(self) -> str:
+        """What the block's gradients depend on, beside the model and the rows."""
+        if self.projected is None:
+            return self.name
+        return f"{self.name} projected to {self.rank} x {self.long_side} by {self.projected.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +92,7 @@ class Checkpoint:
     """What the headers say. ``blocks`` are in the order their gradients are stored.
 
     ``num_labels`` of a language model is the size of its vocabulary. ``gguf`` names the base's file of weights where
-    it is one of that format.
+    it is one of that format. ``shape`` is the base's.
     """
 
     task: Task
@@ -68,6 +103,7 @@ class Checkpoint:
     label_names: tuple[str, ...] | None
     blocks: tuple[BlockShape, ...]
     warnings: tuple[str, ...]
+    shape: ModelShape
     gguf: str | None = None
 
     @property
@@ -77,6 +113,15 @@ class Checkpoint:
     @property
     def block_names(self) -> tuple[str, ...]:
         return tuple(block.name for block in self.blocks)
+
+    @property
+    def block_keys(self) -> tuple[str, ...]:
+        return tuple(block.key for block in self.blocks)
+
+    @property
+    def whole_parameters(self) -> int:
+        """Without a projection."""
+        return sum(block.whole.size for block in self.blocks)
 
     def base_sha256(self) -> str:
         """Hash of every base file that is loaded, tokenizer included. Reads them whole."""
@@ -100,6 +145,7 @@ def inspect_checkpoint(
     """
     base = open_base(root, model, allow_gguf=allow_gguf)
     tuned = None if model.adapter is None else _open_adapter(root, model.adapter, model.task, base)
+    chosen = select_modules(model.task, base, parameters.modules) if tuned is None else tuned.select(parameters)
     if model.task == "causal-lm":
         num_labels, names = vocabulary(base.tensors), None
     elif tuned is None:
@@ -108,7 +154,6 @@ def inspect_checkpoint(
     else:
         num_labels = count_labels([tuned.saved, base.tensors], "/model/adapter")
         names = label_names([*tuned.configs, base.config], num_labels)
-    chosen = select_modules(model.task, base, parameters.modules) if tuned is None else tuned.select(parameters)
     return Checkpoint(
         task=model.task,
         base=base.folder,
@@ -116,8 +161,12 @@ def inspect_checkpoint(
         adapter=None if tuned is None else tuned.adapter,
         num_labels=num_labels,
         label_names=names,
-        blocks=tuple(BlockShape.of(name, chosen[name].shape) for name in sorted(chosen)),
+        blocks=tuple(
+            BlockShape.of(name, chosen[name].shape).project(parameters.projection, chosen[name].shape)
+            for name in sorted(chosen)
+        ),
         warnings=() if tuned is None else tuned.warnings,
+        shape=ModelShape.of(base.config, base.tensors),
         gguf=base.gguf,
     )
 

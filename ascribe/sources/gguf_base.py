@@ -30,6 +30,14 @@ _SETTINGS = _REQUIRED | {
 """Those that it reads, or that show in the shapes."""
 
 
+_SIZES = {
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+}
+
+
 def read_gguf(
     folder: Path, names: Sequence[str], *, allowed: bool
 ) -> tuple[str, dict[str, Any], dict[str, TensorInfo]]:
@@ -83,6 +91,7 @@ def _config(header: GgufHeader) -> dict[str, Any]:
         "num_hidden_layers": layers,
         "max_position_embeddings": positions,
         "tie_word_embeddings": "output.weight" not in header.tensors,
+        **{name: own[key] for name, key in _SIZES.items() if isinstance(own.get(key), int)},
     }
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -57,6 +57,7 @@ class Store:
         self.root = root
         self.shared = remote is not None
         self.files = Files(root, remote, self.make_room)
+        self._opened: set[Path] | None = None
         self._max_bytes = max_bytes
         self._reserve_bytes = reserve_bytes
 
@@ -71,7 +72,18 @@ class Store:
         with ExitStack() as pins:
             with storage_errors():
                 pins.enter_context(pinned(folder))
+            if self._opened is not None:
+                self._opened.add(folder)
             yield folder
+
+    @contextmanager
+    def noting(self) -> Iterator[Callable[[], int]]:
+        """Gives what tells how many bytes the entries hold that were opened inside the block."""
+        opened = self._opened = set()
+        try:
+            yield lambda: sum(entry.bytes for folder in opened if (entry := _look(folder)) is not None)
+        finally:
+            self._opened = None
 
     def peek(self, kind: str, key: str) -> bool:
         """Whether the entry is there; no use of it."""

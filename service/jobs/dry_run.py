@@ -7,15 +7,17 @@ from contextlib import suppress
 from ascribe.errors import LimitExceeded
 from ascribe.fingerprint import gradient_fingerprint
 from ascribe.ledger.base import Ledger, WorkerInfo
+from ascribe.planning.batches import Batching
 from ascribe.planning.choose import plan
 from ascribe.planning.from_spec import choice_of, problem_of, with_solver
+from ascribe.planning.memory import Estimate
 from ascribe.result import vector_names
 from ascribe.settings import ServiceSettings
 from ascribe.sources.checkpoints import Checkpoint, gradient_bytes
 from ascribe.sources.rows import Rows
 from ascribe.spec import AutoSolver, JobSpec
-from service.jobs.checks import check
-from service.jobs.schemas import BlockPlan, DatasetPlan, SolvePlan, Validation
+from service.jobs.checks import check, expected
+from service.jobs.schemas import BlockPlan, DatasetPlan, MemoryPlan, SolvePlan, Validation
 from service.methods.operations import APPROXIMATE, note_of
 
 
@@ -26,7 +28,10 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
     assert checked.validation is not None
     checkpoint, workers = checked.checkpoint, [info for info in ledger.workers() if info.queue == spec.queue]
     cache = _CachePrediction(spec, checkpoint, ledger, workers)
-    train, validation = cache.plan(checked.train), cache.plan(checked.validation)
+    train, validation = cache.plan(checked.train, kept=spec.gradients == "cached"), cache.plan(checked.validation)
+    solving = _plan(spec, checkpoint, train.rows, validation.rows, settings)
+    solved = spec.model_copy(update={"solver": solving.solver})
+    expects = expected(solved, checkpoint, checked.train, checked.validation, settings, _batching(workers))
     vectors = len(vector_names(spec.output, validation.rows, spec.damping_count))
     return Validation(
         train=train,
@@ -36,9 +41,11 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
         parameters=checkpoint.parameters,
         blocks=tuple(BlockPlan(name=b.name, rank=b.rank, long_side=b.long_side) for b in checkpoint.blocks),
         gradient_bytes=train.gradient_bytes + validation.gradient_bytes,
+        memory=_memory(expects) if spec.queue == "cpu" else None,
+        disk_bytes=expects.disk,
         vectors=vectors,
         cells=vectors * train.rows,
-        plan=_plan(spec, checkpoint, train.rows, validation.rows, settings),
+        plan=solving,
         workers=len(workers),
         warnings=(*checkpoint.warnings, *_warnings(spec, checked.train, checkpoint, workers)),
     )
@@ -73,6 +80,21 @@ def _plan(
     )
 
 
+def _batching(workers: list[WorkerInfo]) -> Batching | None:
+    """Of the worker with the largest batches; None: nobody is there to ask."""
+    found = [Batching(worker.token_budget, worker.shard_rows, worker.attention) for worker in workers]
+    return max(found, key=lambda batching: batching.token_budget, default=None)
+
+
+def _memory(expects: Estimate) -> MemoryPlan:
+    return MemoryPlan(
+        peak_bytes=expects.peak,
+        needed_bytes=expects.needed,
+        least_bytes=expects.least,
+        parts=dict(expects.parts),
+    )
+
+
 class _CachePrediction:
     """Asks the ledger, for every live worker of the queue, whether gradients under its fingerprint were announced."""
 
@@ -81,10 +103,10 @@ class _CachePrediction:
         # Reading whole checkpoints to hash them is worth it only where there is somebody to ask.
         self._hashes = (checkpoint.base_sha256(), checkpoint.adapter_sha256()) if workers else ("", "")
 
-    def plan(self, rows: Rows) -> DatasetPlan:
+    def plan(self, rows: Rows, *, kept: bool = True) -> DatasetPlan:
         return DatasetPlan(
             rows=len(rows),
-            gradient_bytes=gradient_bytes(len(rows), self._checkpoint),
+            gradient_bytes=gradient_bytes(len(rows), self._checkpoint) if kept else 0,
             cached_rows=max((self._announced(rows, worker) for worker in self._workers), default=None),
         )
 
@@ -96,7 +118,7 @@ class _CachePrediction:
             rows_sha256=rows.sha256,
             max_length=self._spec.model.max_length,
             dtype=self._spec.model.dtype,
-            blocks=self._checkpoint.block_names,
+            blocks=self._checkpoint.block_keys,
             attention=worker.attention,
             token_budget=worker.token_budget,
             shard_rows=worker.shard_rows,

@@ -67,7 +67,9 @@ class BlockPlan(View):
 
 class DatasetPlan(View):
     rows: int
-    gradient_bytes: int = Field(description="Disk that the gradients of all rows take in the cache.")
+    gradient_bytes: int = Field(
+        description="Disk that the gradients of all rows take in the cache, if kept."
+    )
     cached_rows: int | None = Field(
         description="Rows whose gradients a live worker has announced, those it has evicted since among them; null "
         "where no worker is there to ask."
@@ -86,6 +88,15 @@ class SolvePlan(View):
     note: str = Field(description="What this pair does, in a sentence.")
 
 
+class MemoryPlan(View):
+    """What a worker is expected to take that finds nothing of earlier jobs; measured, it is within a quarter of it."""
+
+    peak_bytes: int = Field(description="Largest resident size, gradient files that are mapped among it.")
+    needed_bytes: int = Field(description="Without those, which the system takes back where memory is short.")
+    least_bytes: int = Field(description="With batches of one row: a worker with less refuses the job.")
+    parts: dict[str, int] = Field(description="By what it is for; not all of it is there at once.")
+
+
 class Validation(View):
     """What a job with this spec would do. Nothing was recorded."""
 
@@ -98,6 +109,8 @@ class Validation(View):
     parameters: int = Field(description="Entries of one row's gradient.")
     blocks: tuple[BlockPlan, ...]
     gradient_bytes: int
+    memory: MemoryPlan | None = Field(description="Null for the queue 'gpu', whose devices have a memory of their own.")
+    disk_bytes: int = Field(description="Files that the job leaves in the cache: gradients, curvature and solution.")
     vectors: int = Field(description="Score vectors stored, each over all train rows.")
     cells: int = Field(description="Stored scores: vectors times train rows.")
     plan: SolvePlan

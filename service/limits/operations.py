@@ -34,7 +34,7 @@ def list_limits(settings: ServiceSettings) -> Limits:
             setting=f"ASCRIBE_{name.upper()}",
         )
         for name, field in ServiceSettings.model_fields.items()
-        if name.startswith(PREFIXES)
+        if name.startswith(PREFIXES) and getattr(settings, name) is not None  # one that is not set bounds nothing
     ]
     fixed = [
         Limit(name=name, value=_bound(model, field), description=description, setting=None)

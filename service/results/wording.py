@@ -99,6 +99,9 @@ def facts(job: Job, manifest: Manifest) -> list[tuple[str, str]]:
         ("iterations, at most", str(diagnostics.iterations)),
         ("parameters", f"{manifest.parameters:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")),
     ]
+    if (use := diagnostics.projection) is not None:
+        agreement = "not measured" if use.rank_agreement is None else f"{use.rank_agreement:.3f}"
+        rows.append(("rank agreement of the projection", agreement))
     if diagnostics.largest_condition_bound is not None:
         rows.insert(1, ("condition, at most", small(diagnostics.largest_condition_bound)))
     return rows

@@ -148,6 +148,15 @@ def test_validate_says_what_would_run(api: Api) -> None:
     assert api.client.get("/v1/jobs").json()["data"] == [], "nothing was recorded"
 
 
+def test_validate_says_what_memory_and_disk_it_would_take(api: Api) -> None:
+    body = api.client.post("/v1/jobs:validate", json=spec_body()).json()
+    memory = body["memory"]
+    assert 300 << 20 < memory["least_bytes"] <= memory["needed_bytes"] <= memory["peak_bytes"] < 1 << 30
+    assert memory["parts"]["shard of gradients"] == TRAIN_ROWS * PARAMETERS * 4
+    assert body["disk_bytes"] > body["gradient_bytes"], "curvature and solution come on top"
+    assert api.client.post("/v1/jobs:validate", json=spec_body(queue="gpu")).json()["memory"] is None
+
+
 def test_validate_reads_the_rows_of_files(api: Api) -> None:
     path = api.root / "topics" / "train.jsonl"
     path.write_text(path.read_text() + '{"id": "x", "text": "no label"}\n')
@@ -195,3 +204,13 @@ def test_validate_predicts_cache_hits(api: Api) -> None:
 def _cached(api: Api) -> tuple[int, int]:
     body = api.client.post("/v1/jobs:validate", json=spec_body()).json()
     return body["train"]["cached_rows"], body["validation"]["cached_rows"]
+
+
+def test_gradients_that_are_not_kept_take_no_disk(api: Api) -> None:
+    body = spec_body(gradients="recomputed")
+    plan = api.client.post("/v1/jobs:validate", json=body).json()
+    assert plan["train"]["gradient_bytes"] == 0
+    assert plan["gradient_bytes"] == plan["validation"]["gradient_bytes"] > 0
+    whole = api.client.post("/v1/jobs:validate", json=spec_body()).json()
+    small = api.client.post("/v1/jobs:validate", json=spec_body(parameters={"projection": {"long_side": 4}})).json()
+    assert small["gradient_bytes"] == whole["gradient_bytes"] // 2

@@ -55,6 +55,13 @@ def test_every_limit_with_its_value_and_its_setting(start: StartService) -> None
     }
 
 
+def test_what_no_worker_has_room_for_is_refused_at_submit_where_the_limit_is_known(start: StartService) -> None:
+    detail = problem(start(max_memory_bytes=1 << 20).post("/v1/jobs", json=spec_body()), 422, "does_not_fit")["detail"]
+    assert "a worker has 1 MiB (limit max_memory_bytes)" in detail
+    assert start(max_memory_bytes=1 << 30).post("/v1/jobs", json=spec_body()).status_code == 202
+    assert start().post("/v1/jobs", json=spec_body()).status_code == 202, "the service's own machine says nothing"
+
+
 @pytest.mark.parametrize(
     ("setting", "body", "pointer"),
     [

@@ -177,6 +177,19 @@ def test_embeddings_saved_with_an_adapter_are_loaded_and_not_selected(tmp_path: 
     assert _problem(tmp_path)[:2] == ("adapter_does_not_fit", "/model/adapter")
 
 
+@pytest.mark.parametrize("modules_to_save", [["embed_tokens"], None])
+@pytest.mark.parametrize("tied", [True, False])
+def test_input_embeddings_saved_with_an_adapter(tmp_path: Path, tied: bool, modules_to_save: list[str] | None) -> None:
+    make_family(tmp_path, "llama", tied=tied, modules_to_save=modules_to_save)
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    table = torch.randn(len(WORDS) + 3, 16, generator=torch.Generator().manual_seed(1))
+    save_file(load_file(path) | {"base_model.model.model.embed_tokens.weight": table}, path)
+    checkpoint = inspect_checkpoint(tmp_path, MODEL, ADAPTER)
+    loaded = _load(checkpoint)
+    assert torch.equal(loaded.model.get_input_embeddings().weight, table.double())  # type: ignore[operator]
+    _check_against_autograd(checkpoint, loaded, _peft(tmp_path))
+
+
 def _modules(*patterns: str) -> ParametersSpec:
     return ParametersSpec(select="modules", modules=patterns)
 

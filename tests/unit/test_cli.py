@@ -223,7 +223,8 @@ def test_up_without_a_data_root_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "init", "submit", "watch", "scores", "download", "compare", "upload", "jobs", "show", "report"]
+    "command",
+    ["up", "init", "submit", "watch", "scores", "download", "compare", "upload", "jobs", "show", "report", "select"],
 )
 def test_help_has_examples(command: str) -> None:
     result = run(FakeApi(job()), command, "--help")

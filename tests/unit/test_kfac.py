@@ -19,7 +19,7 @@ from tests.support.linear_nets import TokenNet, blocks, gradients, make_batch, s
 from tests.support.tiny import LABELS, make_checkpoint, make_rows, write_rows
 from worker.curvature.ekfac import ekfac
 from worker.curvature.kfac import kfac
-from worker.data import Batch, make_batches
+from worker.data import Batch, Place, make_batches
 from worker.eigen_operators import EigenOperator
 from worker.gradients.cotangents import OfGaussNewton, OfLoss, OfSampledLabel
 from worker.gradients.factors import FactorSums, KroneckerFactors, collect_factors
@@ -46,7 +46,7 @@ def _close(actual: Sequence[KroneckerFactors], expected: Sequence[KroneckerFacto
 def test_factors_are_the_sums_they_are_said_to_be() -> None:
     model, batch = TokenNet(), make_batch(LENGTHS)
     logits_NC = model(**batch.inputs).logits
-    cotangent_NC = OfSampledLabel(1)(logits_NC.detach(), batch.labels_M, batch.positions)
+    cotangent_NC = OfSampledLabel(1)(logits_NC.detach(), batch.labels_M, batch.places())
     inputs, outputs, hiddens = [], [], []
     for n, length in enumerate(LENGTHS):
         x_TI = batch.inputs["x_NTI"][n, :length]
@@ -80,9 +80,9 @@ class Independent:
     is_root: ClassVar[bool] = True
     key = "independent"
 
-    def __call__(self, _logits_NC: Tensor, _labels_N: Tensor, rows: Sequence[int], /) -> Tensor:
+    def __call__(self, _logits_NC: Tensor, _labels_N: Tensor, places: Sequence[Place], /) -> Tensor:
         choice_2C = torch.tensor([[1.0, -2.0, 0.5, 0.0], [0.3, 0.4, -1.0, 2.0]], dtype=torch.float64)
-        return choice_2C[[row // 3 for row in rows]]
+        return choice_2C[[row // 3 for row, _ in places]]
 
 
 def test_it_is_the_true_block_where_a_layer_sees_one_token_and_gradient_and_input_are_independent() -> None:

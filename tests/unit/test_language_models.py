@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from ascribe.sources.row_checks import CheckedRow
 from ascribe.sources.rows import Rows
 from tests.support.tiny import WORDS, causal_lm, lm_tokenizer
 from worker.curvature.gauss_newton import GaussNewtonProducts
-from worker.data import Batch, encode, make_batches
+from worker.data import Batch, Place, encode, make_batches
+from worker.gradients import per_example
 from worker.gradients.cotangents import Cotangent, OfLoss, OfSampledLabel
 from worker.gradients.per_example import PerExampleGradients, plain_name
 
@@ -109,6 +111,30 @@ def test_what_a_row_draws_does_not_depend_on_its_batch(subject: Subject) -> None
     _, one_NP = _gradients(subject, OfSampledLabel(3), subject.batches)
     _, other_NP = _gradients(subject, OfSampledLabel(3), others)
     torch.testing.assert_close(one_NP, other_NP, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("of", [OfLoss(), OfSampledLabel(3)], ids=["loss", "drawn_label"])
+def test_a_few_predictions_at_a_time_give_the_bits_of_all_at_once(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, of: Cotangent
+) -> None:
+    """Slices end within rows here: a row's draws go on where the slice before left off."""
+    asked: list[int] = []
+
+    class Counted:
+        is_root: ClassVar[bool] = of.is_root
+        key = of.key
+
+        def __call__(self, logits_MC: Tensor, labels_M: Tensor, places: Sequence[Place], /) -> Tensor:
+            asked.append(len(places))
+            return of(logits_MC, labels_M, places)
+
+    whole = _gradients(subject, Counted(), subject.batches)
+    assert asked == [len(batch.labels_M) for batch in subject.batches]
+    asked.clear()
+    monkeypatch.setattr(per_example, "_LOGITS_AT_ONCE", 3 * len(subject.tokenizer))
+    few = _gradients(subject, Counted(), subject.batches)
+    assert max(asked) == 3
+    assert all(torch.equal(one, other) for one, other in zip(whole, few, strict=True))
 
 
 def _hessian(subject: Subject, row: int) -> Tensor:

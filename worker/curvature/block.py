@@ -87,6 +87,15 @@ def build_dense_block(
     return CurvatureBlock(name, operator, rank, long_side, mean_squared)
 
 
+def build_summed_block(name: str, kind: CurvatureKind, sums: ShardSums, rank: int, long_side: int) -> CurvatureBlock:
+    """The same block of a dense GFIM, or of no curvature, from what is known of all rows. Raises NonFinite."""
+    if kind == "none":
+        size = rank * long_side
+        mean_squared = _mean_squared_entry(name, sums.squared_norm_n, size)
+        return CurvatureBlock(name, IdentityOperator(size), 1, size, mean_squared)
+    return build_dense_block(name, [sums], rank, long_side, normalized=kind == "gfim")
+
+
 def mean_squared_entry(name: str, chunks: Sequence[Tensor]) -> float:
     """Over the rows and columns of ``chunks``. Raises NonFinite: a gradient is not finite, or its square is not."""
     rows = RowsOperator(chunks)

@@ -11,6 +11,7 @@ its target tokens, as its loss is. One matrix, in two forms:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 
 import torch
@@ -20,6 +21,7 @@ from ascribe.sources.checkpoints import BlockShape
 from worker.curvature.jacobian import LogitsJacobian, Middle
 from worker.curvature.rebatch import Rebatch
 from worker.data import Batch
+from worker.fit import BatchFit
 from worker.gradients.cotangents import Cotangent, OfGaussNewton, OfSampledLabel
 from worker.gradients.per_example import PerExampleGradients
 from worker.operators import RowsOperator, SampledOperator
@@ -59,9 +61,17 @@ class GaussNewtonProducts(SampledOperator):
         model: in eval mode; its parameters no longer ask for gradients afterwards.
         batches: all rows as :func:`worker.data.make_batches` packs them, on the model's device.
         blocks: the selected tensors, in the order and orientation of the columns of per-example gradients.
+        fit: halves batches for which memory runs out.
     """
 
-    def __init__(self, model: nn.Module, batches: Sequence[Batch], blocks: Sequence[BlockShape]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Sequence[Batch],
+        blocks: Sequence[BlockShape],
+        fit: BatchFit | None = None,
+    ) -> None:
+        self._fit = fit or BatchFit()
         self._rows = Rebatch(batches, pad_token=getattr(getattr(model, "config", None), "pad_token_id", None) or 0)
         self._blocks = tuple(blocks)
         (first,) = self._rows.pick([0])
@@ -92,10 +102,13 @@ class GaussNewtonProducts(SampledOperator):
             cotangents, share = self._roots()
             for cotangent in cotangents:
                 gradients = PerExampleGradients(model, self._blocks, cotangent)
+
+                def add(part: Batch, norm_n: Tensor) -> None:
+                    norm_N[list(part.positions)] += share * norm_n.cpu()
+
                 for batch in self._rows.batches:
                     tick()
-                    _, grad_NP = gradients(batch)
-                    norm_N[list(batch.positions)] += share * grad_NP.double().square().sum(dim=1).cpu()
+                    self._fit.run(batch, partial(_squared_norms, gradients), add)
             model.requires_grad_(False)
             self._squared_norm_N = norm_N
         return self._squared_norm_N
@@ -105,12 +118,13 @@ class GaussNewtonProducts(SampledOperator):
         y_PK = torch.zeros(x_PK.shape, dtype=torch.float64, device=x_PK.device)
         if x_PK.shape[1] == 0:
             return y_PK.to(x_PK.dtype)
+
+        def add(_: Batch, product_PK: Tensor) -> None:
+            y_PK.add_(product_PK)
+
         for batch in batches:
             tick()
-            weight_M = weight_N[list(batch.positions)]
-            if batch.targets is not None:
-                weight_M = weight_M[batch.targets.row_M.cpu()] * batch.targets.weight_M.cpu()
-            y_PK += self._jacobian.sandwich(batch, _softmax_hessian(weight_M), x_PK)
+            self._fit.run(batch, lambda part: self._jacobian.sandwich(part, _weighting(part, weight_N), x_PK), add)
         return y_PK.to(x_PK.dtype)
 
     def _roots(self) -> tuple[Sequence[Cotangent], float]:
@@ -118,6 +132,18 @@ class GaussNewtonProducts(SampledOperator):
         if self._rows.batches[0].targets is None:
             return [OfGaussNewton(component) for component in range(self._classes - 1)], 1.0
         return [OfSampledLabel(seed) for seed in range(_TRACE_PASSES)], 1 / _TRACE_PASSES
+
+
+def _squared_norms(gradients: PerExampleGradients, batch: Batch) -> Tensor:
+    return gradients(batch)[1].double().square().sum(dim=1)
+
+
+def _weighting(batch: Batch, weight_N: Tensor) -> Middle:
+    """The softmax's Hessian with the weight of each row, and of each target in its row."""
+    weight_M = weight_N[list(batch.positions)]
+    if batch.targets is not None:
+        weight_M = weight_M[batch.targets.row_M.cpu()] * batch.targets.weight_M.cpu()
+    return _softmax_hessian(weight_M)
 
 
 def _softmax_hessian(weight_M: Tensor) -> Middle:

@@ -15,6 +15,7 @@ from torch.func import jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ascribe.sources.checkpoints import BlockShape
+from worker import memory
 from worker.data import Batch
 from worker.gradients.per_example import plain_name
 from worker.gradients.predictions import predict
@@ -111,9 +112,9 @@ class LogitsJacobian:
                     "ignore", message=".torch.jit.script. is deprecated", category=DeprecationWarning
                 )
                 self._push(self._logits(trial), x_P1)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:
+        except RuntimeError as error:
+            if memory.ran_out(error):
+                raise
             return False
         return True
 

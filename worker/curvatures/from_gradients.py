@@ -14,6 +14,7 @@ from worker.curvature.block import (
     CurvatureKind,
     build_block,
     build_dense_block,
+    build_summed_block,
     load_block,
     save_block,
 )
@@ -34,6 +35,9 @@ class FromGradients(Curvatures):
 
     def build(self, index: int) -> CurvatureBlock:
         shape, columns = self.blocks[index].shape, self.blocks[index].columns
+        summed = self._passes.summed()
+        if summed is not None:
+            return build_summed_block(shape.name, self._kind, summed[index], shape.rank, shape.long_side)
         if self._is_dense_gfim(shape) and self._sums is not None:
             kept = self._sums
             sums = (_kept_sums(kept, span, index) for span in kept.of.spans)

@@ -54,7 +54,7 @@ class GaussNewtonModel(Curvatures):
     @cached_property
     def _operator(self) -> GaussNewtonProducts:
         loaded, batches = self._passes.batches()
-        return GaussNewtonProducts(loaded.model, batches, self._shapes)
+        return GaussNewtonProducts(loaded.model, batches, self._shapes, loaded.fit)
 
     def build(self, index: int) -> CurvatureBlock:
         name = self.blocks[index].shape.name

@@ -17,12 +17,14 @@ from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint
 from ascribe.sources.rows import Rows
 from worker import memory
-from worker.data import make_batches
+from worker.data import Batch, make_batches
 from worker.gradients.cotangents import Cotangent
 from worker.gradients.per_example import PerExampleGradients
 from worker.models import LoadedModel
 from worker.saved import Saved
 from worker.shards import Pass, Span, spans
+
+_CHECKED_ROWS = 8
 
 
 def gradient_pass(
@@ -60,11 +62,14 @@ def gradient_pass(
             rows, span.start, span.stop, loaded.tokenizer,
             max_length=max_length, token_budget=settings.token_budget, device=settings.device,
         )  # fmt: skip
-        for batch in batches:
-            positions = list(batch.positions)
-            batch_loss_N, batch_grad_NP = gradients(batch, span.start)
-            loss_N[positions], grad_NP[positions] = batch_loss_N.float().cpu(), batch_grad_NP.cpu()
+
+        def keep(part: Batch, made: tuple[Tensor, Tensor]) -> None:
+            positions = list(part.positions)
+            loss_N[positions], grad_NP[positions] = made[0].float().cpu(), made[1].cpu()
             on_rows(len(positions))
+
+        for batch in batches:
+            loaded.fit.run(batch, lambda part: gradients(part, span.start), keep)
         memory.give_back()
         _check_finite(loss_N, grad_NP, [rows.place(row) for row in range(span.start, span.stop)], pointer)
         return Saved({"grad": grad_NP}, {"loss": loss_N.tolist()})  # a float32 comes back from JSON as it was
@@ -82,8 +87,9 @@ def gradient_pass(
 
 
 def _check_finite(loss_N: Tensor, grad_NP: Tensor, places: Sequence[int], pointer: str) -> None:
-    # A sum in float64 is finite if and only if every float32 term is, and unlike isfinite needs no copy of the shard.
-    finite_N = torch.isfinite(loss_N) & torch.isfinite(grad_NP.sum(1, dtype=torch.float64))
+    # A sum in float64 is finite if and only if every float32 term is. It takes a copy in float64: of few rows at once.
+    sum_N = torch.cat([few_nP.sum(1, dtype=torch.float64) for few_nP in torch.split(grad_NP, _CHECKED_ROWS)])
+    finite_N = torch.isfinite(loss_N) & torch.isfinite(sum_N)
     if finite_N.all():
         return
     bad = [places[int(i)] for i in (~finite_N).nonzero().flatten()]

@@ -12,11 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from worker.data import Place
 
 
 class Cotangent(Protocol):
@@ -30,10 +33,10 @@ class Cotangent(Protocol):
     @property
     def key(self) -> str: ...
 
-    def __call__(self, logits_MC: Tensor, labels_M: Tensor, rows: Sequence[int], /) -> Tensor:
+    def __call__(self, logits_MC: Tensor, labels_M: Tensor, places: Sequence[Place], /) -> Tensor:
         """``c_MC`` float64, a tensor of its own, from float64 logits.
 
-        ``rows`` are the places in their dataset of the rows that the predictions are of, those of one row together.
+        What a prediction gets does not depend on the others that are asked for with it.
         """
 
 
@@ -44,7 +47,7 @@ class OfLoss:
     is_root: ClassVar[bool] = False
     key: str = "loss"
 
-    def __call__(self, logits_MC: Tensor, labels_M: Tensor, _rows: Sequence[int], /) -> Tensor:
+    def __call__(self, logits_MC: Tensor, labels_M: Tensor, _places: Sequence[Place], /) -> Tensor:
         return _residual(logits_MC, labels_M)
 
 
@@ -59,8 +62,8 @@ class OfTarget:
     def key(self) -> str:
         return f"target/{self.target}"
 
-    def __call__(self, logits_MC: Tensor, labels_M: Tensor, rows: Sequence[int], /) -> Tensor:
-        own = [place == self.target for _, of in groupby(rows) for place, _ in enumerate(of)]
+    def __call__(self, logits_MC: Tensor, labels_M: Tensor, places: Sequence[Place], /) -> Tensor:
+        own = [target == self.target for _, target in places]
         return _residual(logits_MC, labels_M).mul_(torch.tensor(own, device=logits_MC.device)[:, None])
 
 
@@ -68,8 +71,8 @@ class OfTarget:
 class OfSampledLabel:
     """The gradient of the cross-entropy with a label drawn from the model: its second moment is the true Fisher matrix.
 
-    What a row draws depends on the seed and the row's place alone, not on the batch it stands in. Every prediction of a
-    row draws for itself, so that products between two of them vanish in expectation.
+    What a prediction draws depends on the seed and its place alone, not on the batch it stands in. Each of a row's
+    draws for itself, so that products between two of them vanish in expectation.
     """
 
     is_root: ClassVar[bool] = True
@@ -79,18 +82,20 @@ class OfSampledLabel:
     def key(self) -> str:
         return f"drawn_label/{self.seed}"
 
-    def __call__(self, logits_MC: Tensor, _labels_M: Tensor, rows: Sequence[int], /) -> Tensor:
-        uniform_M1 = torch.from_numpy(self._uniform(rows)).to(logits_MC.device)[:, None]
+    def __call__(self, logits_MC: Tensor, _labels_M: Tensor, places: Sequence[Place], /) -> Tensor:
+        uniform_M1 = torch.from_numpy(self._uniform(places)).to(logits_MC.device)[:, None]
         cumulative_MC = logits_MC.softmax(1).cumsum_(1)
         sampled_M = torch.searchsorted(cumulative_MC, uniform_M1)[:, 0]
         return _residual(logits_MC, sampled_M.clamp(max=logits_MC.shape[1] - 1))
 
-    def _uniform(self, rows: Sequence[int]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _uniform(self, places: Sequence[Place]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """``[M]`` from a stream for every row: Philox counts, and goes to any place of its sequence at once."""
-        streams = (
-            (np.random.Philox(key=self.seed, counter=row << 64), sum(1 for _ in of)) for row, of in groupby(rows)
-        )
-        return np.concatenate([np.random.Generator(stream).random(count) for stream, count in streams])
+        drawn = []
+        for row, of in groupby(places, itemgetter(0)):
+            wanted = [index for _, index in of]
+            stream = np.random.Generator(np.random.Philox(key=self.seed, counter=row << 64))
+            drawn.append(stream.random(max(wanted) + 1)[wanted])
+        return np.concatenate(drawn)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ class OfGaussNewton:
     def key(self) -> str:
         return f"gauss_newton/{self.component}"
 
-    def __call__(self, logits_MC: Tensor, _labels_M: Tensor, _rows: Sequence[int], /) -> Tensor:
+    def __call__(self, logits_MC: Tensor, _labels_M: Tensor, _places: Sequence[Place], /) -> Tensor:
         root_MC = logits_MC.softmax(1).sqrt()
         # The axis is the largest entry's: the reflection vector then has no cancellation, and the order of the other
         # axes is any order.

@@ -15,8 +15,9 @@ there says nothing about the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,9 @@ from ascribe.sources.checkpoints import BlockShape, Checkpoint
 from ascribe.sources.rows import Rows
 from worker import memory
 from worker.data import Batch, make_batches
+from worker.fit import BatchFit
 from worker.gradients.cotangents import Cotangent
-from worker.gradients.per_example import PerExampleGradients, SelectedLinear
+from worker.gradients.per_example import Call, PerExampleGradients, SelectedLinear
 from worker.models import LoadedModel
 
 
@@ -81,7 +83,10 @@ class FactorSums:
         UnsupportedModel: as :class:`PerExampleGradients` does.
     """
 
-    def __init__(self, model: nn.Module, blocks: Sequence[BlockShape], of: Sequence[Cotangent]) -> None:
+    def __init__(
+        self, model: nn.Module, blocks: Sequence[BlockShape], of: Sequence[Cotangent], fit: BatchFit | None = None
+    ) -> None:
+        self._fit = fit or BatchFit()
         self._gradients = [PerExampleGradients(model, blocks, cotangent) for cotangent in of]
         self._sums = {linear.module: _Sums(linear) for linear in self._gradients[0].linears}
         self._rows = 0
@@ -89,9 +94,12 @@ class FactorSums:
     def add(self, batch: Batch, start: int = 0) -> None:
         """One batch; ``start`` is the place in its dataset of the slice that the batch's positions count from."""
         for gradients in self._gradients:
-            for linear, input_NTI, output_gradient_NTO in gradients.differentiate(batch, start)[1]:
-                self._sums[linear.module].add(input_NTI, output_gradient_NTO)
+            self._fit.run(batch, partial(_calls, gradients, start=start), self._add)
         self._rows += len(batch.positions)
+
+    def _add(self, _: Batch, calls: Iterator[Call]) -> None:
+        for linear, input_NTI, output_gradient_NTO in calls:
+            self._sums[linear.module].add(input_NTI, output_gradient_NTO)
 
     def factors(self) -> list[KroneckerFactors]:
         """In the order of the blocks, after at least one row."""
@@ -99,6 +107,10 @@ class FactorSums:
         for sums in self._sums.values():
             by_column |= sums.factors(self._rows)
         return [by_column[column] for column in sorted(by_column)]
+
+
+def _calls(gradients: PerExampleGradients, batch: Batch, start: int) -> Iterator[Call]:
+    return gradients.differentiate(batch, start)[1]
 
 
 def collect_factors(
@@ -115,7 +127,7 @@ def collect_factors(
 
     ``on_rows`` is told the rows of every batch; what it raises ends the pass.
     """
-    sums = FactorSums(loaded.model, checkpoint.blocks, of)
+    sums = FactorSums(loaded.model, checkpoint.blocks, of, loaded.fit)
     for start in range(0, len(rows), settings.shard_rows):
         batches = make_batches(
             rows, start, min(start + settings.shard_rows, len(rows)), loaded.tokenizer,

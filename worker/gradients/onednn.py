@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,16 @@ PROGRAM_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 _SMALLEST = 64  # a side of a weight: LoRA's own narrow matrices are slower this way
 _ARRANGED_BYTES = 256 << 20  # a weight beyond is arranged anew for every product, as all would be without keeping them
 _USUAL_ROWS = 1024  # tokens of a batch, for which a weight is arranged; others can use it too
+
+
+_made: WeakKeyDictionary[nn.Module, OneDnnLinear] = WeakKeyDictionary()
+
+
+def for_model(model: nn.Module) -> OneDnnLinear:
+    """The one of this model, made when it is first asked for: all passes share its copies of the weights."""
+    if model not in _made:
+        _made[model] = OneDnnLinear()
+    return _made[model]
 
 
 class OneDnnLinear(TorchFunctionMode):
@@ -62,19 +73,23 @@ class _Arranged:
     """Weights in the order in which oneDNN reads them. Arranging one takes as long as fifty rows of its product."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[Tensor, bool], Tensor] = {}
+        self._kept: dict[tuple[Tensor, bool], tuple[int, Tensor]] = {}
         self._room = _ARRANGED_BYTES
 
     def __call__(self, weight_OI: Tensor, *, turned: bool) -> Tensor:
         """``weight_OI``, or where ``turned`` its transpose, for :func:`_multiply`."""
         key = weight_OI, turned
-        if key not in self._kept:
-            weight = weight_OI.detach().T if turned else weight_OI.detach()
+        version, arranged = self._kept.get(key, (-1, weight_OI))
+        if version == weight_OI._version:  # as it was then
+            return arranged
+        weight = weight_OI.detach().T if turned else weight_OI.detach()
+        if version < 0:
             if weight.nbytes > self._room:
                 return weight
             self._room -= weight.nbytes
-            self._kept[key] = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _USUAL_ROWS)
-        return self._kept[key]
+        copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _USUAL_ROWS)
+        self._kept[key] = weight_OI._version, copy
+        return copy
 
 
 class _Linear(torch.autograd.Function):

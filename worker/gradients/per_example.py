@@ -21,16 +21,24 @@ from ascribe.errors import UnsupportedModel
 from ascribe.sources.checkpoints import BlockShape
 from worker.data import Batch
 from worker.gradients.cotangents import Cotangent, OfLoss
-from worker.gradients.onednn import OneDnnLinear
+from worker.gradients.onednn import for_model
 from worker.gradients.predictions import predict
+from worker.gradients.projection import projected, sides_of
+
+_LOGITS_AT_ONCE = 1 << 19  # 4 MiB in float64
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where one tensor's gradient goes in the flat row, and whether it is turned to put the short side first."""
+    """Where one tensor's gradient goes in the flat row, and whether it is turned to put the short side first.
+
+    ``short`` and ``long`` project these sides where there is a projection.
+    """
 
     columns: slice
     transposed: bool
+    short: Tensor | None = None
+    long: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class PerExampleGradients:
         model.requires_grad_(False)  # an earlier selection's parameters would only lengthen the graph
         self._parameters = sum(block.size for block in blocks)
         self.linears = _select(model, blocks)
-        self._fast = OneDnnLinear()
+        self._fast = for_model(model)
 
     def __call__(self, batch: Batch, start: int = 0) -> tuple[Tensor, Tensor]:
         loss_N, calls = self.differentiate(batch, start)
@@ -70,24 +78,37 @@ class PerExampleGradients:
 
     def differentiate(self, batch: Batch, start: int = 0) -> tuple[Tensor, Iterator[Call]]:
         """``loss_N``, and for every call of a selected layer its inputs and output gradients, float32 by token."""
-        rows = [start + at for at, count in zip(batch.positions, batch.counts, strict=True) for _ in range(count)]
         with _recorded(self.linears) as calls, self._fast, torch.enable_grad():
             logits_MC = predict(self._model, batch)
-            exact_MC = logits_MC.detach().double()
-            loss_N = batch.mean_by_row(nn.functional.cross_entropy(exact_MC, batch.labels_M, reduction="none")).float()
-            cotangent_MC = self._of(exact_MC, batch.labels_M, rows)
-            if batch.targets is not None:
-                weight_M = batch.targets.weight_M
-                cotangent_MC *= (weight_M.sqrt() if self._of.is_root else weight_M)[:, None]
+            loss_M, cotangent_MC = self._at_logits(logits_MC.detach(), batch, start)
+            loss_N = batch.mean_by_row(loss_M).float()
             outputs = [_by_row(output, loss_N) for _, _, output in calls]
             # A layer may run for nothing: what it gave has no part in the loss, and its gradient is zero.
-            output_gradients = torch.autograd.grad(
-                logits_MC, outputs, cotangent_MC.to(logits_MC.dtype), materialize_grads=True
-            )
+            output_gradients = torch.autograd.grad(logits_MC, outputs, cotangent_MC, materialize_grads=True)
         return loss_N, (
             (linear, _tokens(input_), _tokens(output_gradient))
             for (linear, input_, _), output_gradient in zip(calls, output_gradients, strict=True)
         )
+
+    def _at_logits(self, logits_MC: Tensor, batch: Batch, start: int) -> tuple[Tensor, Tensor]:
+        """The predictions' losses, float64, and cotangents, as their rows weigh them, in the logits' precision.
+
+        Both are formed in float64, of a few predictions at a time: those of a vocabulary would take several times the
+        logits' own memory, and longer for getting it than for the arithmetic.
+        """
+        loss_M = logits_MC.new_empty(len(logits_MC), dtype=torch.float64)
+        cotangent_MC = torch.empty_like(logits_MC)
+        places = batch.places(start)
+        few = max(1, _LOGITS_AT_ONCE // logits_MC.shape[1])
+        for span in (slice(first, first + few) for first in range(0, len(logits_MC), few)):
+            exact_mC, labels_m = logits_MC[span].double(), batch.labels_M[span]
+            loss_M[span] = nn.functional.cross_entropy(exact_mC, labels_m, reduction="none")
+            found_mC = self._of(exact_mC, labels_m, places[span])
+            if batch.targets is not None:
+                weight_m = batch.targets.weight_M[span]
+                found_mC *= (weight_m.sqrt() if self._of.is_root else weight_m)[:, None]
+            cotangent_MC[span] = found_mC
+        return loss_M, cotangent_MC
 
 
 def _select(model: nn.Module, blocks: Sequence[BlockShape]) -> list[SelectedLinear]:
@@ -105,7 +126,8 @@ def _select(model: nn.Module, blocks: Sequence[BlockShape]) -> list[SelectedLine
             )
         parameter: Tensor = getattr(module, kind)
         transposed = parameter.ndim == 2 and parameter.shape[0] > parameter.shape[1]
-        slots.setdefault(module_name, {})[kind] = Slot(slice(offset, offset + block.size), transposed)
+        short, long = (side if side is None else side.to(parameter.device) for side in sides_of(block))
+        slots.setdefault(module_name, {})[kind] = Slot(slice(offset, offset + block.size), transposed, short, long)
         parameter.requires_grad_(True)  # so that autograd records a path; its own gradient is never formed
         offset += block.size
     selected = []
@@ -162,6 +184,7 @@ def _add(grad_NP: Tensor, linear: SelectedLinear, input_NTI: Tensor, output_grad
         left, right = output_gradient_NTO, input_NTI
         if linear.weight.transposed:
             left, right = right, left
+        left, right = projected(left, linear.weight.short), projected(right, linear.weight.long)
         grad_NP[:, linear.weight.columns] += torch.bmm(left.transpose(1, 2), right).flatten(1)
     if linear.bias is not None:
         grad_NP[:, linear.bias.columns] += output_gradient_NTO.sum(1)

@@ -81,6 +81,8 @@ def compare(
         raise InvalidInput.at(
             "/model/task", "task_not_checked", "the check is for classifiers, not language models yet"
         )
+    if spec.parameters.projection is not None:
+        raise InvalidInput.at("/parameters/projection", "projection_not_checked", "the check is for whole gradients")
     specs = method_specs(spec, names, damping)
     if damping is None and spec.damping is None:
         raise ValueError("a spec without curvature has no damping to check with: give one")

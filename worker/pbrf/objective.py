@@ -65,7 +65,7 @@ class Objective:
             cotangent_NC = (logits_NC.detach().softmax(1) - start_NC) / self.rows
             if row in batch.positions:
                 at = batch.positions.index(row)
-                residual_NC = OfLoss()(logits_NC.detach(), batch.labels_M, batch.positions)
+                residual_NC = OfLoss()(logits_NC.detach(), batch.labels_M, batch.places())
                 cotangent_NC[at] += weight * residual_NC[at]
             total_P += torch.autograd.grad(logits_NC, theta_P, cotangent_NC)[0]
         return total_P
