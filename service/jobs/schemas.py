@@ -67,9 +67,7 @@ class BlockPlan(View):
 
 class DatasetPlan(View):
     rows: int
-    gradient_bytes: int = Field(
-        description="Disk that the gradients of all rows take in the cache, if kept."
-    )
+    gradient_bytes: int = Field(description="Disk that the gradients of all rows take in the cache, if kept.")
     cached_rows: int | None = Field(
         description="Rows whose gradients a live worker has announced, those it has evicted since among them; null "
         "where no worker is there to ask."

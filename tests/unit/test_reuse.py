@@ -31,8 +31,9 @@ def _files(workshop: Workshop, kind: str) -> list[Path]:
 
 
 def _numbers(manifest: Manifest) -> dict[str, Any]:
-    """The diagnostics but for what may differ: times, memory, what was found and who computed the rest."""
-    return manifest.diagnostics.model_dump(exclude={"seconds", "peak_memory_bytes", "cache", "reused", "workers"})
+    """The diagnostics but for what may differ: times, memory, disk, what was found and who computed the rest."""
+    taken = {"seconds", "peak_memory_bytes", "disk_bytes", "cache", "reused", "workers"}
+    return manifest.diagnostics.model_dump(exclude=taken)
 
 
 @pytest.mark.parametrize(("curvature", "solver"), [(c, s) for c, solvers in PAIRS.items() for s in solvers])
