@@ -2,6 +2,7 @@
 
     python -m benchmarks.peers setup            their environment, once: some minutes
     python -m benchmarks.peers classifier       the same adapter, rows and pairs: seconds, memory, agreement
+    python -m benchmarks.peers language         gradient products of SmolLM2, beside bergson
     python -m benchmarks.peers lds              what each ranking is worth, by retraining; goes on where it stopped
 
 What is measured is kept, a file each, in .ascribe/bench/peers; remove a file to measure again. `--quick` shows that all
@@ -17,12 +18,12 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 
-from benchmarks.peers import classifier, lds_compare
+from benchmarks.peers import classifier, language, lds_compare
 from benchmarks.peers.environment import set_up
 
 OUTPUT = Path(".ascribe/bench/peers")
 WIDTH = 240
-COMPARISONS = {"classifier": classifier.compare, "lds": lds_compare.compare}
+COMPARISONS = {"classifier": classifier.compare, "language": language.compare, "lds": lds_compare.compare}
 
 
 def main() -> None:

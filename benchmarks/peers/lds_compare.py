@@ -25,7 +25,7 @@ OURS: dict[str, dict[str, Any]] = {
     "empirical_fisher, datainf": {"curvature": {"kind": "empirical_fisher"}, "solver": {"kind": "datainf"}},
     "empirical_fisher": {"curvature": {"kind": "empirical_fisher"}, "solver": {"kind": "cholesky"}},
     "ekfac": {"curvature": {"kind": "ekfac"}, "solver": {"kind": "eigenbasis"}},
-    "gauss_newton": {"curvature": {"kind": "gauss_newton"}, "solver": {"kind": "cholesky"}},
+    "gauss_newton": {"curvature": {"kind": "gauss_newton"}, "solver": {"kind": "auto"}},
 }
 DATAINF_DAMPING = "1e-5"
 PEERS: dict[str, tuple[str, ...]] = {
