@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,12 +35,12 @@ class _Job:
 def measure(subject: Subject, sizes: Sizes) -> Iterator[Row]:
     """Jobs that take their memory for different things."""
     validation = subject.write_rows("validation", sizes.queries, sizes.tokens)
-    for job in _classifying(subject, sizes):
+    for job in islice(_classifying(subject, sizes), sizes.estimates):
         yield from _rows(job, subject.data_root, subject.spec(job.train, validation, **job.spec).model_dump_json())
     with TemporaryDirectory() as folder:
         root = Path(folder)
         write_language_model(root, subject)
-        for job in _completing(subject, sizes, root):
+        for job in islice(_completing(subject, sizes, root), sizes.estimates):
             yield from _rows(job, root, subject.spec(job.train, "validation.jsonl", **job.spec).model_dump_json())
 
 

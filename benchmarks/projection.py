@@ -23,7 +23,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def measure(subject: Subject, sizes: Sizes) -> Iterator[Row]:
     """The demo's model at several sizes of the long side; its rank, the short side, stays."""
-    train = subject.write_rows("train", max(sizes.rows // 4, 64), sizes.tokens)
+    train = subject.write_rows("train", max(sizes.rows // 4, 16), sizes.tokens)
     validation = subject.write_rows("validation", sizes.queries, sizes.tokens)
     with TemporaryDirectory() as folder:
         bench = Bench(WorkerSettings(data_root=subject.data_root, cache_dir=Path(folder)))

@@ -26,7 +26,6 @@ from examples.demo.finetune import ADAPTER, BASE, ROWS, Recipe, copy_base, fine_
 from worker.local import run_locally
 from worker.pipeline import Bench
 
-SEEDS = (0, 1, 2)
 FRACTION = 0.5
 TEST_SHARE = 0.25
 QUOTA: Quota = "proportional"
@@ -37,7 +36,7 @@ def measure(_: Subject, sizes: Sizes) -> Iterator[Row]:
     found: dict[str, list[float]] = {"selected": [], "random": [], "all": []}
     flipped: dict[str, list[float]] = {name: [] for name in found}
     rows = 0
-    for seed in SEEDS:
+    for seed in range(sizes.seeds):
         with TemporaryDirectory() as folder:
             corpus, test = split(build_corpus(seed, limit=sizes.rows))
             rows = len(corpus.train)

@@ -35,6 +35,9 @@ class Sizes:
     """How long each server is polled."""
     noop_jobs: int = 3000
     noop_workers: tuple[int, ...] = (1, 2, 4)
+    estimates: int = 5
+    """Jobs of each kind whose memory is measured, in processes of their own."""
+    seeds: int = 3
 
     def __str__(self) -> str:
         return f"N = {self.rows}, Q = {self.queries}, rows of {self.tokens} tokens and more"
@@ -42,7 +45,17 @@ class Sizes:
 
 FULL = Sizes()
 QUICK = Sizes(
-    rows=24, queries=3, tokens=8, new_queries=2, repeats=1, pollers=20, seconds=1.0, noop_jobs=40, noop_workers=(1,)
+    rows=24,
+    queries=3,
+    tokens=8,
+    new_queries=2,
+    repeats=1,
+    pollers=20,
+    seconds=1.0,
+    noop_jobs=40,
+    noop_workers=(1,),
+    estimates=1,
+    seeds=2,
 )
 
 
