@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +90,7 @@ def make(
     rows = read_rows(settings, spec.train, "/train", labels)
     if rows.sha256 != manifest.provenance.train_sha256:
         raise Conflict("The train rows have changed since the job scored them: submit it again, then select.")
-    place_of = {row_id: place for place, row_id in enumerate(rows.ids)}
-    places = [place_of[row.id] for row in iterate_rows(ledger, job.id, TRAIN_ROWS)]
+    places = _places(rows, [row.id for row in iterate_rows(ledger, job.id, TRAIN_ROWS)])
     chosen = choose(
         scores,
         query.count or row_count(len(scores), query.fraction or 0),
@@ -101,6 +100,20 @@ def make(
         contents=[_content(rows, place) for place in places] if query.duplicates == "drop" else None,
     )
     return Selection(job.id, rows, labels, places, list(scores), chosen)
+
+
+def _places(rows: Rows, scored_ids: Sequence[str]) -> list[int]:
+    """Where the scored rows stand in their source, in which others may stand between: those that were left out.
+
+    The hash of the rows says nothing of their ids. Raises Conflict: they are others now, or in another order.
+    """
+    place_of = {row_id: place for place, row_id in enumerate(rows.ids)}
+    places = [place_of.get(row_id, -1) for row_id in scored_ids]
+    if -1 in places or places != sorted(places):
+        raise Conflict(
+            "The ids of the train rows have changed since the job scored them: submit it again, then select."
+        )
+    return places
 
 
 def _content(rows: Rows, place: int) -> tuple[object, ...]:

@@ -91,6 +91,16 @@ def test_rows_that_changed_since_are_not_selected_from(api: Api, job: tuple[str,
     problem(_ask(api, job[0], count=1), 422, "invalid_input", "/train/source/path")
 
 
+@pytest.mark.parametrize("change", [{"t1": "other"}, {"t1": "t2", "t2": "t1"}])
+def test_ids_that_changed_since_are_not_taken_for_the_rows_they_name(
+    api: Api, job: tuple[str, list[float]], change: dict[str, str]
+) -> None:
+    path = api.root / "topics" / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"id": change.get(row["id"], row["id"])}) + "\n" for row in rows))
+    problem(_ask(api, job[0], count=1), 409, "conflict")
+
+
 @pytest.mark.parametrize(
     ("query", "pointer"),
     [
