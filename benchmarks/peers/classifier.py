@@ -110,7 +110,7 @@ def _ours(exchange: Exchange) -> Cell:
 def _asked(exchange: Exchange, match: Match) -> Cell:
     """On a worker that has the model and has done a job on other rows, as it is after its first minute."""
     with service(exchange.folder) as ours:
-        cold = ours.ask(exchange.spec(dict(match.spec), train=WARMING))
+        cold = ours.ask(exchange.spec(dict(match.spec), train=WARMING, validation=WARMING))
         first = ours.ask(exchange.spec(dict(match.spec)))
         second = ours.ask_again(first.job, NEW_VALIDATION)
     exchange.save_scores(f"ours-{slug(match.ours)}", first.score_QN)

@@ -1,6 +1,8 @@
 """A language model's gradient products by bergson and by us: seconds and how far the scores agree.
 
-Both get whole texts, without a prompt, so that both see the same tokens; a row's loss is the mean over them.
+Both get whole texts, without a prompt, so that both see the same tokens; a row's loss is the mean over them. Rows are
+those of `make demo-llm`, and others twice as long. On one core seconds of the processor count; on two, with nothing
+beside, those of the clock: bergson has a thread for each then, we a worker.
 """
 
 from __future__ import annotations
@@ -11,22 +13,26 @@ import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
+from transformers import AutoTokenizer
 
 from benchmarks import language_model
-from benchmarks.cells import Cell, cell, seen_on, table
+from benchmarks.cells import Cell, cell, seen_on, slug, table
 from benchmarks.peers.environment import environment, versions
 from benchmarks.peers.exchange import NEW_VALIDATION, TRAIN, VALIDATION, Exchange
 from benchmarks.peers.lds import Array, rank_correlations
 from benchmarks.peers.service import service
+from examples.demo_llm.corpus import build_corpus
 
 QUERIES, TOKENS = 16, 24
-WARMING, WARMING_ROWS = "warming", 8
+SHARD_ROWS = 32  # for two workers to share a job of 200
+WARMING, WARMING_ROWS = ("warming-0", "warming-1"), 8
+"""Rows that stand in nothing else, for each worker its own: whoever computes their gradients has the model then."""
 MAX_LENGTH = 512
 PLAIN = {"curvature": {"kind": "none"}, "solver": {"kind": "identity"}}
 GOAL = 0.999
@@ -35,41 +41,72 @@ GOAL = 0.999
 def compare(folder: Path, *, quick: bool) -> Iterator[Table]:
     """SmolLM2 with LoRA of rank 8."""
     rows = 16 if quick else 200
-    home = folder / f"language-{rows}"
-    exchange = _exchange(home, rows)
-    theirs = cell(home / "bergson.json", lambda: _theirs(home))
-    ours = cell(home / "ours.json", lambda: _ours(exchange))
+    for what, write in (("the demo's rows", _short_texts), ("longer rows", _long_texts)):
+        home = folder / f"language-{slug(what)}-{rows}"
+        exchange = _exchange(home, rows, write)
+        for cores in (1, 2):
+            yield _comparison(exchange, cores, f"{what}, {rows} train x {QUERIES} validation rows")
+
+
+def _comparison(exchange: Exchange, cores: int, what: str) -> Table:
+    home = exchange.folder
+    theirs = cell(home / f"bergson-{cores}.json", lambda: _theirs(home, cores))
+    ours = cell(home / f"ours-{cores}.json", lambda: _ours(exchange, cores))
     result = table(
-        f"SmolLM2-135M + LoRA r=8, gradient products, {rows} train x {QUERIES} validation rows",
-        "", "bergson: build and score", "ours, warm", "ratio",
+        f"SmolLM2-135M + LoRA r=8, gradient products, {what}, {_tokens(home)} tokens in all, {cores} core(s)",
+        "", "bergson: build and score", "ours, warm", "ratio of processor seconds", "ratio of the clock's",
     )  # fmt: skip
     for step in ("first", "second"):
         result.add_row(
             f"{step}, seconds of the processor (of the clock)",
             *(f"{side[step]['processor']:.1f} ({side[step]['clock']:.1f})" for side in (theirs, ours)),
-            f"{ours[step]['processor'] / theirs[step]['processor']:.2f}",
+            *(f"{ours[step][of] / theirs[step][of]:.2f}" for of in ("processor", "clock")),
         )
-    agreement = np.concatenate([_agreement(home, exchange, which) for which in ("", "-new")])
-    result.add_row("Spearman, mean (least)", "", f"{agreement.mean():.6f} ({agreement.min():.6f})", f"≥ {GOAL}")
+    agreement = np.concatenate([_agreement(exchange, f"-{step}-{cores}") for step in ("first", "second")])
+    result.add_row("Spearman, mean (least)", "", f"{agreement.mean():.6f} ({agreement.min():.6f})", f"≥ {GOAL}", "")
     result.caption = f"{seen_on([theirs, ours])}; {theirs['versions']}"
-    yield result
+    return result
 
 
-def _exchange(home: Path, rows: int) -> Exchange:
+def _tokens(home: Path) -> int:
+    """Of the train and the first validation rows."""
+    tokenizer = AutoTokenizer.from_pretrained(home / language_model.BASE, local_files_only=True)
+    texts = [
+        json.loads(line)["text"]
+        for name in (TRAIN, VALIDATION)
+        for line in (home / f"{name}-texts.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    return sum(map(len, tokenizer(texts)["input_ids"]))
+
+
+def _exchange(home: Path, rows: int, write: Callable[[Path, Mapping[str, int]], Mapping[str, list[str]]]) -> Exchange:
     exchange = Exchange(home, language_model.BASE, language_model.ADAPTER, (), max_length=MAX_LENGTH)
     if (home / f"{TRAIN}.jsonl").exists():
         return exchange
     home.mkdir(parents=True, exist_ok=True)
     language_model.prepare(home)
-    for name, count in ((WARMING, WARMING_ROWS), (NEW_VALIDATION, QUERIES), (VALIDATION, QUERIES), (TRAIN, rows)):
-        path = home / language_model.write_rows(home, name, count, TOKENS)
-        texts = [row["prompt"] + row["completion"] for row in map(json.loads, path.read_text().splitlines())]
+    counts = dict.fromkeys(WARMING, WARMING_ROWS) | {NEW_VALIDATION: QUERIES, VALIDATION: QUERIES, TRAIN: rows}
+    for name, texts in write(home, counts).items():
         exchange.write_rows(name, [{"prompt": "", "completion": text} for text in texts])
         exchange.write_rows(f"{name}-texts", [{"text": text} for text in texts])
     return exchange
 
 
-def _theirs(home: Path) -> Cell:
+def _short_texts(_: Path, counts: Mapping[str, int]) -> dict[str, list[str]]:
+    texts = [row.prompt + row.completion for row in build_corpus(0, sum(counts.values()))]
+    return {name: [texts.pop(0) for _ in range(count)] for name, count in counts.items()}
+
+
+def _long_texts(home: Path, counts: Mapping[str, int]) -> dict[str, list[str]]:
+    found = {}
+    for name, count in counts.items():
+        path = home / language_model.write_rows(home, name, count, TOKENS)
+        rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        found[name] = [row["prompt"] + row["completion"] for row in rows]
+    return found
+
+
+def _theirs(home: Path, cores: int) -> Cell:
     adapter = home / "bergson-adapter"
     shutil.copytree(home / language_model.ADAPTER, adapter, dirs_exist_ok=True)
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -78,31 +115,24 @@ def _theirs(home: Path) -> Cell:
     for path in (home / language_model.BASE).glob("tokenizer*"):
         shutil.copy(path, adapter)
     found: dict[str, Any] = {"versions": versions()}
-    for step, name, which in (("first", VALIDATION, ""), ("second", NEW_VALIDATION, "-new")):
+    for step, name in (("first", VALIDATION), ("second", NEW_VALIDATION)):
         began = time.perf_counter(), _children()
-        query, scores = home / f"bergson-query{which}", home / f"bergson-scores{which}"
+        query, scores = (home / f"bergson-{what}-{step}-{cores}" for what in ("query", "scores"))
         for folder in (query, scores):
             shutil.rmtree(folder, ignore_errors=True)
-        _bergson(home, adapter, "build", query, f"{name}-texts")
-        _bergson(home, adapter, "score", scores, f"{TRAIN}-texts", "--query_path", str(query), "--score", "individual")
+        _bergson(cores, adapter, "build", query, home / f"{name}-texts.jsonl")
+        train = home / f"{TRAIN}-texts.jsonl"
+        _bergson(cores, adapter, "score", scores, train, "--query_path", str(query), "--score", "individual")
         found[step] = {"clock": time.perf_counter() - began[0], "processor": _children() - began[1]}
     return found
 
 
-def _bergson(home: Path, adapter: Path, command: str, output: Path, rows: str, *more: str) -> None:
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+def _bergson(threads: int, adapter: Path, command: str, output: Path, rows: Path, *more: str) -> None:
+    env = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env.pop("PYTHONPATH", None)
+    run: list[str | Path] = [environment() / "bin/bergson", command, output, "--model", adapter, "--dataset", rows]
     options = ("--truncation", "--token_batch_size", "512", "--loss_reduction", "mean", "--nproc_per_node", "1")
-    run: list[str | Path] = [
-        environment() / "bin/bergson",
-        command,
-        output,
-        "--model",
-        adapter,
-        "--dataset",
-        home / f"{rows}.jsonl",
-    ]
-    subprocess.run([*run, *options, *more], check=True, env=env, cwd=home, capture_output=True)
+    subprocess.run([*run, *options, *more], check=True, env=env, cwd=output.parent, capture_output=True)
 
 
 def _children() -> float:
@@ -110,20 +140,22 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _ours(exchange: Exchange) -> Cell:
-    with service(exchange.folder) as ascribe:
-        ascribe.ask(exchange.spec(dict(PLAIN), train=WARMING))
+def _ours(exchange: Exchange, workers: int) -> Cell:
+    env = {"ASCRIBE_SHARD_ROWS": str(SHARD_ROWS)} if workers > 1 else None
+    with service(exchange.folder, workers=workers, env=env) as ascribe:
+        # Of two jobs at once each worker takes one.
+        ascribe.warm(exchange.spec(dict(PLAIN), train=name, validation=name) for name in WARMING[:workers])
         first = ascribe.ask(exchange.spec(dict(PLAIN)))
         second = ascribe.ask_again(first.job, NEW_VALIDATION)
     found = {}
-    for step, which, asked in (("first", "", first), ("second", "-new", second)):
-        exchange.save_scores(f"ours{which}", asked.score_QN)
+    for step, asked in (("first", first), ("second", second)):
+        exchange.save_scores(f"ours-{step}-{workers}", asked.score_QN)
         found[step] = {"clock": asked.seconds, "processor": asked.processor_seconds}
     return found
 
 
-def _agreement(home: Path, exchange: Exchange, which: str) -> Array:
-    folder = home / f"bergson-scores{which}"
+def _agreement(exchange: Exchange, which: str) -> Array:
+    folder = exchange.folder / f"bergson-scores{which}"
     info = json.loads((folder / "info.json").read_text())
     layout = np.dtype({key: info["dtype"][key] for key in ("names", "formats", "offsets", "itemsize")})  # type: ignore[call-overload]
     scores = np.fromfile(folder / "scores.bin", dtype=layout)

@@ -25,7 +25,7 @@ from worker.gradients.onednn import for_model
 from worker.gradients.predictions import predict
 from worker.gradients.projection import projected, sides_of
 
-_LOGITS_AT_ONCE = 1 << 19  # 4 MiB in float64
+_LOGITS_AT_ONCE = 1 << 17  # 1 MiB in float64: what malloc keeps, and most of it the second-level cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def predict(model: nn.Module, batch: Batch, weights: Mapping[str, Tensor] | None
     with _at_targets(model, batch.targets):
         output = model(**inputs) if weights is None else functional_call(model, dict(weights), kwargs=inputs)
     logits: Tensor = output.logits
-    return logits if batch.targets is None else logits[0]
+    return logits if batch.targets is None else logits.squeeze(0)
 
 
 @contextmanager
