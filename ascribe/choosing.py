@@ -44,6 +44,7 @@ def choose(
             small to fill goes to the best of the others.
         contents: of every row, where of equal ones only the best is to be chosen.
     """
+    count = min(count, len(scores))
     sign = -1 if direction == "proponents" else 1
     order = sorted(range(len(scores)), key=lambda place: sign * scores[place])
     distinct = order if contents is None else _first_of_each(order, contents)

@@ -31,6 +31,10 @@ class Inputs:
     tokens: tuple[tuple[str, ...], ...] = ()
     warnings: tuple[str, ...] = ()
 
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        return tuple(map(len, self.tokens))
+
 
 def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
     """Inspect the checkpoint, read both datasets, hash everything.

@@ -13,7 +13,7 @@ from ascribe.job import Phase
 from worker.curvature.gfim import ShardSums
 from worker.data import Batch, make_batches
 from worker.gradients.cache import Gradients
-from worker.gradients.cotangents import Cotangent, OfTarget
+from worker.gradients.cotangents import Cotangent
 from worker.gradients.factors import KroneckerFactors, collect_factors
 from worker.models import LoadedModel
 from worker.pieces import Pieces
@@ -60,16 +60,14 @@ class SharedPasses:
                     list(gradients.shards)
         return both
 
-    def by_target(self) -> list[Gradients]:
-        """Of the validation rows, where tokens are scored: the part of the first target's loss, of the second's, ..."""
-        count = max(map(len, self.pieces.inputs.tokens), default=0)
-        found = []
-        for target in range(count):
-            kept = self.pieces.gradients("validation", OfTarget(target))
-            with self.reporter.phase(Phase.CACHING_GRADIENTS, kept.rows):
-                self._complete(kept)
-            found.append(Gradients(kept))
-        return found
+    def by_token(self) -> Gradients | None:
+        """Of the validation rows' targets, row after row; None: they are not scored."""
+        if not self.pieces.inputs.tokens:
+            return None
+        kept = self.pieces.token_gradients()
+        with self.reporter.phase(Phase.CACHING_GRADIENTS, kept.rows):
+            self._complete(kept)
+        return Gradients(kept)
 
     def gradients(self, of: Cotangent) -> Gradients:
         """Cached gradients of the train rows. Raises NonFinite, StorageFailed."""

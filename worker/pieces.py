@@ -25,12 +25,13 @@ from torch import Tensor
 from ascribe.errors import StorageFailed
 from ascribe.fingerprint import scoring_fingerprint
 from ascribe.settings import WorkerSettings
+from ascribe.sources.rows import Rows
 from ascribe.spec import JobSpec
 from ascribe.store import Store
 from worker.curvatures.from_gradients import sums_pass
 from worker.environment import OtherInputs
 from worker.gradients.collect import gradient_pass
-from worker.gradients.cotangents import Cotangent, OfLoss, cotangent_of
+from worker.gradients.cotangents import Cotangent, OfLoss, OfTarget, cotangent_of
 from worker.inputs import Inputs, fingerprint_of
 from worker.models import LoadedModel
 from worker.saved import Saved
@@ -75,8 +76,19 @@ class Pieces:
 
     def gradients(self, dataset: Dataset, of: Cotangent = LOSS) -> Shards:
         """Per-example gradients of the train or validation rows. Raises StorageFailed."""
-        rows = self.inputs.train if dataset == "train" else self.inputs.validation
-        key = self.gradient_fingerprint(dataset, of)
+        return self._gradients(self._rows(dataset), dataset, of, self.gradient_fingerprint(dataset, of))
+
+    def token_gradients(self) -> Shards:
+        """Of every target of the first validation row, then of the second's, ...: its part of the row's gradient.
+
+        Raises StorageFailed.
+        """
+        counts = self.inputs.token_counts
+        of = OfTarget.each(counts)
+        key = self.gradient_fingerprint("validation", of)
+        return self._gradients(self.inputs.validation.repeated(counts), "validation", of, key)
+
+    def _gradients(self, rows: Rows, dataset: Dataset, of: Cotangent, key: str) -> Shards:
         name = f"gradients:{dataset}:{of.key}:{key}"
 
         def make() -> Pass:
@@ -96,8 +108,10 @@ class Pieces:
         return self._once(name, make)
 
     def gradient_fingerprint(self, dataset: Dataset, of: Cotangent = LOSS) -> str:
-        rows = self.inputs.train if dataset == "train" else self.inputs.validation
-        return fingerprint_of(rows, self.inputs, self.spec, self.settings, of.key)
+        return fingerprint_of(self._rows(dataset), self.inputs, self.spec, self.settings, of.key)
+
+    def _rows(self, dataset: Dataset) -> Rows:
+        return self.inputs.train if dataset == "train" else self.inputs.validation
 
     def sums(self) -> Shards | None:
         """Of the train gradients, for a dense GFIM; None where they are not worth keeping. Raises StorageFailed."""
@@ -132,6 +146,8 @@ class Pieces:
         """Raises StorageFailed."""
         found: Shards | None = None
         match name.split(":"):
+            case ["gradients", "validation", OfTarget.key, _]:
+                found = self.token_gradients()
             case ["gradients", "train" | "validation" as dataset, of, _]:
                 found = self.gradients(dataset, cotangent_of(of))
             case ["sums", _]:

@@ -117,7 +117,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
     sink.announce(pieces.gradient_fingerprint("validation"), validation.rows)
     with reporter.phase(Phase.CACHING_GRADIENTS):
         projection = projected.measure(pieces)
-    asked = questions(spec.output, validation, passes.by_target(), [len(tokens) for tokens in inputs.tokens])
+    asked = questions(spec.output, validation, passes.by_token(), inputs.token_counts)
     solved = solve_blocks(
         spec,
         open_curvatures(spec, inputs.checkpoint.blocks, train, passes, cached_rows=planned.cached_rows),
@@ -143,7 +143,7 @@ def _run(spec: JobSpec, bench: Bench, reporter: Reporter, sink: Sink, crew: Crew
     return Manifest(
         train_rows=len(inputs.train),
         validation_rows=len(inputs.validation),
-        tokens=tuple(map(len, inputs.tokens)),
+        tokens=inputs.token_counts,
         parameters=inputs.checkpoint.parameters,
         vectors=tuple(vectors),
         stored=stored,

@@ -32,9 +32,8 @@ def plan_job(spec: JobSpec, inputs: Inputs, settings: WorkerSettings) -> Planned
     cached_rows = caches_rows(spec, blocks, train_rows=rows, classes=classes, settings=settings)
     if not isinstance(spec.solver, AutoSolver):
         return Planned(spec, None, cached_rows, _expected(spec, inputs, settings))
-    problem = problem_of(
-        spec, blocks, train_rows=rows, validation_rows=len(inputs.validation), classes=classes, settings=settings
-    )
+    asked = len(inputs.validation) + sum(inputs.token_counts)
+    problem = problem_of(spec, blocks, train_rows=rows, questions=asked, classes=classes, settings=settings)
     choice = choice_of(plan(problem))
     spec = with_solver(spec, choice.pick)
     return Planned(spec, choice, cached_rows, _expected(spec, inputs, settings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -26,14 +27,18 @@ class Questions:
 
 
 def questions(
-    output: OutputSpec, validation: Gradients, by_target: Sequence[Gradients], counts: Sequence[int]
+    output: OutputSpec, validation: Gradients, by_token: Gradients | None, counts: Sequence[int]
 ) -> Questions:
-    """``by_target``: of the validation rows, the part of every target's loss; ``counts``: targets of each row."""
+    """``by_token``: of every target of the validation rows, row after row; ``counts``: targets of each row."""
     mean_P = torch.stack([shard.sum(0, dtype=torch.float64) for shard in validation.shards]).sum(0) / validation.rows
     if not output.per_validation_row:
         return Questions(mean_P.unsqueeze(0), (MEAN,), 0)
-    places = [(row, target) for row, count in enumerate(counts) for target in range(count)]
-    parts = [torch.cat([*gradients.shards]).double() for gradients in by_target]
-    grad_QP = torch.stack([*torch.cat([*validation.shards]).double(), *(parts[t][row] for row, t in places), mean_P])
-    names = (*map(validation_vector, range(validation.rows)), *(token_vector(row, t) for row, t in places), MEAN)
+    tokens = [token_vector(row, target) for row, count in enumerate(counts) for target in range(count)]
+    names = (*map(validation_vector, range(validation.rows)), *tokens, MEAN)
+    grad_QP = torch.empty(len(names), len(mean_P), dtype=torch.float64)
+    filled = 0
+    for shard in chain(validation.shards, by_token.shards if by_token else ()):
+        grad_QP[filled : filled + len(shard)] = shard
+        filled += len(shard)
+    grad_QP[-1] = mean_P
     return Questions(grad_QP, names, validation.rows)

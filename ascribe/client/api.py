@@ -205,10 +205,11 @@ class Client:
 
     def select(self, job_id: str, path: str | PathLike[str], **which: Unpack[SelectionOptions]) -> SelectionSummary:
         """Write the best train rows as JSON lines, ready for a trainer, and say what they are. Raises FileProblem."""
+        target = files.lines_path(Path(path))
         found = self._connection.send(requests.selection_summary(job_id, which))
         with (
             self._connection.stream(requests.selection_stream(job_id, which)) as pieces,
-            files.landing(Path(path)) as file,
+            files.landing(target) as file,
         ):
             for piece in pieces:
                 file.write(piece)

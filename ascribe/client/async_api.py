@@ -187,9 +187,10 @@ class AsyncClient:
     async def select(
         self, job_id: str, path: str | PathLike[str], **which: Unpack[SelectionOptions]
     ) -> SelectionSummary:
+        target = files.lines_path(Path(path))
         found = await self._connection.send(requests.selection_summary(job_id, which))
         async with self._connection.stream(requests.selection_stream(job_id, which)) as pieces:
-            with files.landing(Path(path)) as file:
+            with files.landing(target) as file:
                 async for piece in pieces:
                     await to_thread.run_sync(file.write, piece)
         return found

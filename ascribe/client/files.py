@@ -24,6 +24,9 @@ DATASET_TYPES: Mapping[str, str] = {
 """By the end of the file's name; ``.gz`` after it is looked through, as the API looks through gzip."""
 
 
+LINES = tuple(ending for ending, kind in DATASET_TYPES.items() if kind == "application/x-ndjson")
+
+
 def media_type(path: Path) -> str:
     """Of a dataset, by the file's ending. Raises FileProblem."""
     plain = path.with_suffix("") if path.suffix.lower() == ".gz" else path
@@ -31,6 +34,13 @@ def media_type(path: Path) -> str:
         return DATASET_TYPES[plain.suffix.lower()]
     except KeyError:
         raise FileProblem(f"a dataset's file name ends in one of {' '.join(DATASET_TYPES)}, or .gz: {path}") from None
+
+
+def lines_path(path: Path) -> Path:
+    """``path``, of a file of JSON lines. Raises FileProblem: its ending promises something else."""
+    if path.suffix.lower() not in LINES:
+        raise FileProblem(f"the rows are written as JSON lines: let the file's name end in one of {' '.join(LINES)}")
+    return path
 
 
 def size(path: Path) -> int:
@@ -59,6 +69,8 @@ def landing(path: Path) -> Iterator[IO[bytes]]:
 
     Raises FileProblem.
     """
+    if not path.name:
+        raise FileProblem(f"not a file's name: {path}")
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with fresh.open("xb") as file:

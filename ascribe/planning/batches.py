@@ -26,7 +26,7 @@ class Batching:
 class Lengths:
     """``shard``: tokens of the rows of a shard, the shortest first. ``tokens`` and ``characters`` are of all rows.
 
-    ``targets`` are the tokens that a language model is asked for, of all rows, ``most_targets`` those of one.
+    ``targets`` are the tokens that a language model is asked for, of all rows.
     """
 
     rows: int
@@ -35,7 +35,6 @@ class Lengths:
     tokens: int
     characters: int
     targets: int
-    most_targets: int
 
     @property
     def target_share(self) -> float:
@@ -56,13 +55,12 @@ class Lengths:
             tokens=sum(lengths),
             characters=characters,
             targets=min(sum(targets), sum(lengths)),
-            most_targets=max(targets),
         )
 
     @classmethod
     def unknown(cls) -> Self:
         """Of rows that nobody has read yet: at least one, of at least a token."""
-        return cls(1, 1, (1,), 1, 0, 1, 1)
+        return cls(1, 1, (1,), 1, 0, 1)
 
     def largest_batch(self, batching: Batching) -> tuple[int, int]:
         """Padded tokens, and rows, of the largest batch. The one with the most rows has the shortest."""

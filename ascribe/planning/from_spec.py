@@ -23,11 +23,12 @@ def problem_of(
     shapes: Sequence[BlockShape],
     *,
     train_rows: int,
-    validation_rows: int,
+    questions: int,
     classes: int,
     settings: Settings,
 ) -> Problem:
-    """Of a damping path the smallest value is weighed: it costs the most."""
+    """``questions``: validation rows, and their tokens where those are scored. Of a damping path the smallest value is
+    weighed: it costs the most."""
     damping = None
     if spec.damping is not None:
         damping = (cast(DampingForm, spec.damping.form), min(spec.damping.factors))
@@ -35,7 +36,7 @@ def problem_of(
         curvature=spec.curvature.kind,
         blocks=tuple(shapes),
         train_rows=train_rows,
-        columns=validation_rows + 1 if spec.output.per_validation_row else 1,
+        columns=questions + 1 if spec.output.per_validation_row else 1,
         classes=classes,
         damping=damping,
         tolerance=getattr(spec.solver, "tolerance", _TOLERANCE),

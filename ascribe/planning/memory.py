@@ -76,9 +76,13 @@ class _Job:
         return self.checkpoint.shape
 
     @property
+    def tokens(self) -> int:
+        """That are scored."""
+        return self.validation.targets if self.spec.output.per_token else 0
+
+    @property
     def columns(self) -> int:
-        tokens = self.validation.targets if self.spec.output.per_token else 0
-        return self.validation.rows + tokens + 1 if self.spec.output.per_validation_row else 1
+        return self.validation.rows + self.tokens + 1 if self.spec.output.per_validation_row else 1
 
     @cached_property
     def problem(self) -> Problem:
@@ -86,7 +90,7 @@ class _Job:
             self.spec,
             self.checkpoint.blocks,
             train_rows=self.train.rows,
-            validation_rows=self.validation.rows,
+            questions=self.validation.rows + self.tokens,
             classes=self.checkpoint.num_labels,
             settings=self.settings,
         )
@@ -136,7 +140,7 @@ class _Job:
         return isinstance(self.spec.curvature, GaussNewton) and not self.problem.rows_cached
 
     def shard(self) -> int:
-        rows = max(min(of.rows, self.batching.shard_rows) for of in (self.train, self.validation))
+        rows = min(max(self.train.rows, self.validation.rows, self.tokens), self.batching.shard_rows)
         return 4 * rows * self.checkpoint.parameters
 
     def curvature(self) -> int:
@@ -181,8 +185,7 @@ class _Job:
     def gradient_rows(self) -> int:
         """Gradients that are kept in files."""
         train = gradient_passes(self.spec, self.checkpoint, cached_rows=self.problem.rows_cached) * self.train.rows
-        tokens = self.validation.most_targets if self.spec.output.per_token else 0
-        return train + (1 + tokens) * self.validation.rows
+        return train + self.validation.rows + self.tokens
 
     def disk(self) -> int:
         return self.mapped() + SIDECAR_BYTES * self.gradient_rows() + state_bytes(self.spec, self.problem)

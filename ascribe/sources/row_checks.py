@@ -67,10 +67,13 @@ class ColumnNames:
 
 
 class CheckedRow(NamedTuple):
+    """``named``: its label came as a name."""
+
     id: str | None
     text: str
     text_pair: str | None
     label: int | None
+    named: bool = False
 
 
 def missing_column(pointer: str, role: str, existing: Iterable[str]) -> InvalidInput:
@@ -117,6 +120,7 @@ class RowChecker:
                 self._text(index, "text", raw.get(self._columns.text)),
                 self._text_pair(index, raw),
                 None if self._labels is None else self._label(index, raw, self._labels),
+                bool(self._label_is_name),
             )
         self._rows += 1
         return None if self._problem_count else row

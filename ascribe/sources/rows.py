@@ -26,7 +26,8 @@ T = TypeVar("T")
 class Rows:
     """Checked rows in their order. ``sha256`` covers texts and labels, in order, but not the ids.
 
-    A classifier's rows have ``labels``, a language model's ``completions`` to its prompts, the ``texts``.
+    A classifier's rows have ``labels``, a language model's ``completions`` to its prompts, the ``texts``. ``named``: the
+    labels came as names.
     """
 
     ids: tuple[str, ...]
@@ -36,6 +37,7 @@ class Rows:
     sha256: str
     completions: tuple[str, ...] | None = None
     places: tuple[int, ...] | None = None
+    named: bool = False
 
     def place(self, row: int) -> int:
         """Where the row stands in its source: rows before it may have been left out."""
@@ -51,33 +53,42 @@ class Rows:
         texts: list[str] = []
         seconds: list[str] = []
         labels: list[int] = []
+        named = False
         digest = hashlib.sha256()
         for index, row in enumerate(rows):
             ids.append(str(index) if row.id is None else row.id)
             texts.append(row.text)
             if row.label is not None:
                 labels.append(row.label)
+                named = row.named
             if row.text_pair is not None:
                 seconds.append(row.text_pair)
             digest.update(canonical_json([row.text, row.text_pair, row.label]) + b"\n")
         second = tuple(seconds) or None
         pairs, completions = (second, None) if labels else (None, second)
-        return cls(tuple(ids), tuple(texts), pairs, tuple(labels), digest.hexdigest(), completions)
+        return cls(tuple(ids), tuple(texts), pairs, tuple(labels), digest.hexdigest(), completions, named=named)
 
     def without(self, places: Set[int]) -> Rows:
         """All rows but these. ``sha256`` stays that of the rows as they were read."""
 
-        def kept(column: Sequence[T]) -> tuple[T, ...]:
-            return tuple(value for place, value in enumerate(column) if place not in places)
+        return self._picked([place for place in range(len(self)) if place not in places])
+
+    def repeated(self, counts: Sequence[int]) -> Rows:
+        """Every row so many times, one behind the other. ``sha256`` stays that of the rows as they were read."""
+        return self._picked([place for place, count in enumerate(counts) for _ in range(count)])
+
+    def _picked(self, places: Sequence[int]) -> Rows:
+        def picked(column: Sequence[T]) -> tuple[T, ...]:
+            return tuple(column[place] for place in places)
 
         return replace(
             self,
-            ids=kept(self.ids),
-            texts=kept(self.texts),
-            text_pairs=self.text_pairs and kept(self.text_pairs),
-            labels=kept(self.labels),
-            completions=self.completions and kept(self.completions),
-            places=kept(range(len(self))),
+            ids=picked(self.ids),
+            texts=picked(self.texts),
+            text_pairs=self.text_pairs and picked(self.text_pairs),
+            labels=self.labels and picked(self.labels),
+            completions=self.completions and picked(self.completions),
+            places=tuple(map(self.place, places)),
         )
 
 

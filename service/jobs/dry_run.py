@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 
 from ascribe.errors import LimitExceeded
 from ascribe.fingerprint import gradient_fingerprint
 from ascribe.ledger.base import Ledger, WorkerInfo
-from ascribe.planning.batches import Batching
+from ascribe.limits import check_solutions
+from ascribe.planning.batches import Batching, Lengths
 from ascribe.planning.choose import plan
 from ascribe.planning.from_spec import choice_of, problem_of, with_solver
 from ascribe.planning.memory import Estimate
@@ -29,10 +31,11 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
     checkpoint, workers = checked.checkpoint, [info for info in ledger.workers() if info.queue == spec.queue]
     cache = _CachePrediction(spec, checkpoint, ledger, workers)
     train, validation = cache.plan(checked.train, kept=spec.gradients == "cached"), cache.plan(checked.validation)
-    solving = _plan(spec, checkpoint, train.rows, validation.rows, settings)
+    tokens = _tokens(spec, checked.validation)
+    solving = _plan(spec, checkpoint, train.rows, validation.rows + tokens, settings)
     solved = spec.model_copy(update={"solver": solving.solver})
     expects = expected(solved, checkpoint, checked.train, checked.validation, settings, _batching(workers))
-    vectors = len(vector_names(spec.output, validation.rows, spec.damping_count))
+    vectors = len(vector_names(spec.output, validation.rows, spec.damping_count)) + tokens * spec.damping_count
     return Validation(
         train=train,
         validation=validation,
@@ -47,19 +50,23 @@ def validate(spec: JobSpec, *, ledger: Ledger, settings: ServiceSettings) -> Val
         cells=vectors * train.rows,
         plan=solving,
         workers=len(workers),
-        warnings=(*checkpoint.warnings, *_warnings(spec, checked.train, checkpoint, workers)),
+        warnings=(
+            *checkpoint.warnings,
+            *_warnings(spec, checked.train, checkpoint, workers),
+            *_warnings_of_tokens(spec, checkpoint, vectors * train.rows, validation.rows + tokens, settings),
+        ),
     )
 
 
 def _plan(
-    spec: JobSpec, checkpoint: Checkpoint, train_rows: int, validation_rows: int, settings: ServiceSettings
+    spec: JobSpec, checkpoint: Checkpoint, train_rows: int, questions: int, settings: ServiceSettings
 ) -> SolvePlan:
     """Raises LimitExceeded: ``auto`` finds no solver for it."""
     problem = problem_of(
         spec,
         checkpoint.blocks,
         train_rows=train_rows,
-        validation_rows=validation_rows,
+        questions=questions,
         classes=checkpoint.num_labels,
         settings=settings,
     )
@@ -78,6 +85,13 @@ def _plan(
         exact=spec.solver.kind not in APPROXIMATE,
         note=note_of(spec.curvature.kind, spec.solver.kind),
     )
+
+
+def _tokens(spec: JobSpec, validation: Rows) -> int:
+    """About how many are scored: no tokenizer is at hand."""
+    if not spec.output.per_token:
+        return 0
+    return Lengths.of(validation, max_length=spec.model.max_length, shard_rows=len(validation)).targets
 
 
 def _batching(workers: list[WorkerInfo]) -> Batching | None:
@@ -136,3 +150,17 @@ def _warnings(spec: JobSpec, train: Rows, checkpoint: Checkpoint, workers: list[
     if absent and train.completions is None:
         warnings.append(f"{absent} of the model's {checkpoint.num_labels} labels do not occur in the train rows")
     return warnings
+
+
+def _warnings_of_tokens(
+    spec: JobSpec, checkpoint: Checkpoint, cells: int, questions: int, settings: ServiceSettings
+) -> Iterator[str]:
+    """Their number is an estimate, so that a limit that it is over is no reason to refuse the job here."""
+    if not spec.output.per_token:
+        return
+    if cells > settings.max_cells:
+        yield f"scores by token would be about {cells} in all, over the limit max_cells of {settings.max_cells}"
+    try:
+        check_solutions(spec, checkpoint, questions, settings)
+    except LimitExceeded as error:
+        yield f"with about as many tokens as the texts seem to have, {error.detail}"

@@ -86,7 +86,9 @@ def make(
     which = ScoresQuery(validation_id=query.validation_id, damping=query.damping)
     table = select(job, manifest, which, ledger, files)
     (scores,) = table.scored.scores.part(0, table.scored.length)
-    labels = labels_of(inspect_checkpoint(settings.data_root, spec.model, spec.parameters))
+    labels = None
+    if spec.model.task != "causal-lm":
+        labels = labels_of(inspect_checkpoint(settings.data_root, spec.model, spec.parameters))
     rows = read_rows(settings, spec.train, "/train", labels)
     if rows.sha256 != manifest.provenance.train_sha256:
         raise Conflict("The train rows have changed since the job scored them: submit it again, then select.")
@@ -123,12 +125,12 @@ def _content(rows: Rows, place: int) -> tuple[object, ...]:
 
 
 def _record(rows: Rows, labels: Labels | None, place: int) -> dict[str, Any]:
-    """Under the names that inline rows have, so that what was selected can be submitted again as it is."""
+    """Under the names that inline rows have, and the label as it came."""
     if rows.completions is not None:
         return {"id": rows.ids[place], "prompt": rows.texts[place], "completion": rows.completions[place]}
     assert labels is not None
     record: dict[str, Any] = {"id": rows.ids[place], "text": rows.texts[place]}
     if rows.text_pairs is not None:
         record["text_pair"] = rows.text_pairs[place]
-    name = labels.name(rows.labels[place])
-    return record | {"label": name if labels.names else rows.labels[place]}
+    label = rows.labels[place]
+    return record | {"label": labels.name(label) if rows.named else label}

@@ -62,6 +62,20 @@ def test_what_was_selected_can_be_submitted_again(api: Api, job: tuple[str, list
     assert api.post(train={"source": {"kind": "inline", "rows": rows}}).status_code == 202
 
 
+def test_labels_are_as_they_came(api: Api) -> None:
+    path = api.root / "topics" / "train.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    numbered = {row["id"]: LABELS.index(row["label"]) for row in rows}
+    path.write_text("".join(json.dumps(row | {"label": numbered[row["id"]]}) + "\n" for row in rows))
+    job_id, _ = _finished(api)
+    assert {row["id"]: row["label"] for row in _rows(api, job_id, fraction=1)} == numbered
+
+
+@pytest.mark.parametrize("quota", ["none", "proportional", "balanced"])
+def test_more_rows_than_there_are_is_all_of_them(api: Api, job: tuple[str, list[float]], quota: str) -> None:
+    assert len(_rows(api, job[0], count="1" + 400 * "0", quota=quota)) == TRAIN_ROWS
+
+
 def test_the_summary_counts_by_label(api: Api, job: tuple[str, list[float]]) -> None:
     body = _ask(api, job[0], "application/json", count=9, quota="balanced").json()
     assert (body["rows"], body["selected"], body["duplicates"]) == (TRAIN_ROWS, 9, 0)

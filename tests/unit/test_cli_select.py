@@ -47,3 +47,12 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
         run(_replies(), "select", JOB_ID, "--count", "3", "--out", str(tmp_path / "no" / "rows.jsonl")).exit_code == 2
     )
     assert not Path(target).exists()
+
+
+def test_a_name_that_promises_another_format_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    for name in ("rows.csv", "rows.parquet", "rows.jsonl.gz", "."):
+        api = _replies()
+        result = run(api, "select", JOB_ID, "--count", "3", "--out", str(tmp_path / name))
+        assert result.exit_code == 2
+        assert ".jsonl" in result.stderr
+        assert not api.requests

@@ -107,6 +107,9 @@ def test_the_scores_of_a_completions_tokens_add_up_to_its_own(workshop: Workshop
         row_N = shelf.vector(validation_vector(row)).double()
         assert (parts_TN.sum(0) - row_N).norm() <= 1e-4 * row_N.norm()
         assert count == 1 or float((parts_TN[0] - row_N).norm()) > 0.1 * float(row_N.norm())
+    kept = [path for path in (workshop.bench.settings.cache_dir / "gradients").iterdir() if path.is_dir()]
+    rows = sorted(sum(len(load_file(file)["grad"]) for file in path.glob("shard-*.safetensors")) for path in kept)
+    assert sum(manifest.tokens) in rows  # of all tokens in one entry, and none for a place where a row has no token
     example = manifest.token_examples[0]
     assert example.row.score == pytest.approx(sum(example.scores), rel=1e-3)
     assert example.row.score == max(shelf.vector(validation_vector(0)))

@@ -176,7 +176,7 @@ def test_a_job_becomes_a_problem(per_row: bool, columns: int) -> None:
     spec = make_spec(
         damping={"relative_to_largest": 0.5}, output={"per_validation_row": per_row, "self_influence": True}
     )
-    problem = problem_of(spec, MINILM, train_rows=2000, validation_rows=6, classes=2, settings=SETTINGS)
+    problem = problem_of(spec, MINILM, train_rows=2000, questions=6, classes=2, settings=SETTINGS)
     expected = _problem(
         columns=columns,
         damping=("relative_to_largest", 0.5),
@@ -185,7 +185,7 @@ def test_a_job_becomes_a_problem(per_row: bool, columns: int) -> None:
     )
     assert problem == expected
     none = make_spec(curvature="none", solver="identity")
-    assert problem_of(none, MINILM, train_rows=1, validation_rows=1, classes=2, settings=SETTINGS).damping is None
+    assert problem_of(none, MINILM, train_rows=1, questions=1, classes=2, settings=SETTINGS).damping is None
 
 
 def test_rates_are_measured_quickly_and_once() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -53,17 +53,20 @@ class OfLoss:
 
 @dataclass(frozen=True)
 class OfTarget:
-    """The part of the loss's gradient that one target has, the same in every row: zero where a row has none there."""
+    """The part of the loss's gradient that one target has: in a dataset that repeats each row for each of its targets,
+    of ``target_N`` in the ``n``-th."""
 
     is_root: ClassVar[bool] = False
-    target: int
+    target_N: tuple[int, ...]
+    key: str = "target"
 
-    @property
-    def key(self) -> str:
-        return f"target/{self.target}"
+    @classmethod
+    def each(cls, counts: Sequence[int]) -> Self:
+        """``counts``: how often each row is repeated, which is how many targets it has."""
+        return cls(tuple(target for count in counts for target in range(count)))
 
     def __call__(self, logits_MC: Tensor, labels_M: Tensor, places: Sequence[Place], /) -> Tensor:
-        own = [target == self.target for _, target in places]
+        own = [target == self.target_N[row] for row, target in places]
         return _residual(logits_MC, labels_M).mul_(torch.tensor(own, device=logits_MC.device)[:, None])
 
 
@@ -133,8 +136,6 @@ def cotangent_of(key: str) -> Cotangent:
     match key.split("/"):
         case ["loss"]:
             return OfLoss()
-        case ["target", target]:
-            return OfTarget(int(target))
         case ["drawn_label", seed]:
             return OfSampledLabel(int(seed))
         case ["gauss_newton", component]:
