@@ -191,7 +191,7 @@ class ProjectionUse(Record):
     rank_agreement: float | None = Field(
         description="Spearman correlation of the train rows' plain gradient products with and without the projection, "
         "the median over the validation rows. Scores with a curvature agree less. Null where the sample is too small "
-        "to rank."
+        "to rank, or whole gradients of it do not fit."
     )
 
 

@@ -19,6 +19,7 @@ from ascribe.planning.disk import SIDECAR_BYTES, gradient_passes, state_bytes
 from ascribe.planning.from_spec import problem_of
 from ascribe.planning.problem import Problem
 from ascribe.planning.rates import CPU
+from ascribe.planning.sample import groups, held_bytes, sample_rows
 from ascribe.settings import Settings
 from ascribe.sources.checkpoints import Checkpoint, gradient_bytes
 from ascribe.sources.model_shape import ModelShape
@@ -143,6 +144,13 @@ class _Job:
         rows = min(max(self.train.rows, self.validation.rows, self.tokens), self.batching.shard_rows)
         return 4 * rows * self.checkpoint.parameters
 
+    def sample(self) -> int:
+        """Whole gradients, by which a projection is measured."""
+        if self.spec.parameters.projection is None:
+            return 0
+        rows = sum(sample_rows(self.checkpoint.whole_parameters, self.train.rows, self.validation.rows))
+        return max(held_bytes(group, rows) for group in groups(self.checkpoint.blocks, rows))
+
     def curvature(self) -> int:
         """Of every block at once, as they wait for the solver."""
         blocks, kind = self.checkpoint.blocks, self.spec.curvature.kind
@@ -211,9 +219,10 @@ def estimate(
     again, again_one = (batch, one_row) if job.runs_products else (0, 0)
     base = sum(steady.values())
     solving = curvature + sides + solver
+    sample = job.sample()
     return Estimate(
-        peak=base + max(job.shard() + batch, curvature + batch, solving + again + job.mapped()),
-        needed=base + max(job.shard() + batch, curvature + batch, solving + again),
+        peak=base + max(job.shard() + batch, sample + batch, curvature + batch, solving + again + job.mapped()),
+        needed=base + max(job.shard() + batch, sample + batch, curvature + batch, solving + again),
         least=base + max(job.shard() + one_row, curvature + one_row, solving + again_one),
         disk=job.disk(),
         parts={
@@ -221,6 +230,7 @@ def estimate(
             "batch": batch,
             "one row": one_row,
             "shard of gradients": job.shard(),
+            **({"sample of whole gradients": sample} if sample else {}),
             "curvature": curvature,
             "right-hand sides": sides,
             "solver": solver,

@@ -26,8 +26,8 @@ T = TypeVar("T")
 class Rows:
     """Checked rows in their order. ``sha256`` covers texts and labels, in order, but not the ids.
 
-    A classifier's rows have ``labels``, a language model's ``completions`` to its prompts, the ``texts``. ``named``: the
-    labels came as names.
+    A classifier's rows have ``labels``, a language model's ``completions`` to its prompts, the ``texts``.
+    ``named``: the labels came as names.
     """
 
     ids: tuple[str, ...]

@@ -9,12 +9,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from ascribe.planning import sample
 from ascribe.result import MEAN
 from ascribe.settings import Settings
 from ascribe.sources.checkpoints import BlockShape, Projected, inspect_checkpoint
 from ascribe.sources.rows import labels_of, read_rows
 from ascribe.spec import DatasetSpec, FileSource, ModelSpec, ParametersSpec, Projection, Task
 from tests.support.jobs import LANGUAGE_MODEL, TRAIN, make_spec, make_workshop
+from worker import projected
 from worker.data import make_batches
 from worker.gradients.per_example import PerExampleGradients
 from worker.gradients.projection import sides_of
@@ -94,6 +96,31 @@ def test_a_job_on_projected_gradients_says_what_it_left_out(tmp_path: Path, curv
     _, again = workshop.run(spec)
     assert torch.equal(shelf.vector(MEAN), again.vector(MEAN))
     assert whole.diagnostics.projection is None
+
+
+def test_it_is_measured_a_few_blocks_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop = make_workshop(tmp_path)
+    spec = make_spec("none", "identity", parameters={"projection": {"long_side": 16}})
+    at_once = workshop.run(spec)[0].diagnostics.projection
+    monkeypatch.setattr(sample, "_HELD_BYTES", 1)
+    assert len(sample.groups(inspect_checkpoint(workshop.root, spec.model, spec.parameters).blocks, 80)) > 1
+    assert workshop.run(spec)[0].diagnostics.projection == at_once
+
+
+def test_a_job_does_not_end_where_whole_gradients_do_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    workshop = make_workshop(tmp_path)
+    monkeypatch.setattr(projected, "PerExampleGradients", lambda *_: out_of_memory)
+    manifest, _ = workshop.run(make_spec("none", "identity", parameters={"projection": {"long_side": 16}}))
+    use = manifest.diagnostics.projection
+    assert use is not None
+    assert use.rank_agreement is None
+    # And its own batches are no smaller for it.
+    assert [warning for warning in manifest.diagnostics.warnings if "rankings is not known" in warning] == [
+        warning for warning in manifest.diagnostics.warnings if "fit" in warning or "halved" in warning
+    ]
 
 
 @pytest.mark.parametrize(
