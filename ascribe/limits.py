@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ascribe.errors import DoesNotFit, LimitExceeded
+from ascribe.planning.from_spec import gauss_newton_bytes
 from ascribe.planning.memory import Estimate
 from ascribe.result import vector_names
 from ascribe.settings import Settings
 from ascribe.sources.checkpoints import Checkpoint
-from ascribe.spec import JobSpec
+from ascribe.spec import GaussNewton, JobSpec
 
 
 def exceeded(pointer: str, message: str) -> LimitExceeded:
@@ -54,6 +55,20 @@ def check_solutions(
             f"{columns} right-hand sides and their solutions would take {needed_bytes} bytes; the limit "
             f"max_solution_bytes is {settings.max_solution_bytes}: leave out the scores per validation row or token, "
             "limit the validation rows, or ask for fewer values of damping",
+        )
+
+
+def check_gauss_newton(spec: JobSpec, checkpoint: Checkpoint, train_rows: int, settings: Settings) -> None:
+    """Raises LimitExceeded: rows of a Hessian that 'auto' would not keep, and that a projection leaves no choice of."""
+    if not isinstance(spec.curvature, GaussNewton) or spec.curvature.form != "auto" or not spec.parameters.projection:
+        return
+    needed = gauss_newton_bytes(checkpoint.blocks, train_rows=train_rows, classes=checkpoint.num_labels)
+    if needed > settings.max_gauss_newton_bytes:
+        raise exceeded(
+            "/parameters/projection",
+            f"the rows of the Gauss-Newton Hessian would take {needed} bytes of the cache; the limit "
+            f"max_gauss_newton_bytes is {settings.max_gauss_newton_bytes}: project to a smaller long_side, leave the "
+            "projection out (form 'products' keeps no rows), or ask for form 'rows', which is not limited",
         )
 
 

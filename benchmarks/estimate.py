@@ -19,6 +19,7 @@ from benchmarks.subject import Sizes, Subject
 MIB = 2**20
 GOAL = 0.25
 PRODUCTS = {"kind": "gauss_newton", "form": "products"}
+_CHOLESKY = {"curvature": {"kind": "gfim"}, "solver": {"kind": "cholesky"}}
 MEAN_ALONE = {"per_validation_row": False}
 
 
@@ -59,6 +60,11 @@ def _classifying(subject: Subject, sizes: Sizes) -> Iterator[_Job]:
     yield _Job("gauss_newton by products, cg", rows(few // 2), few_steps | {"curvature": PRODUCTS})
     narrow = {"base": subject.base, "adapter": subject.adapter, "dtype": "bfloat16"}
     plain = {"curvature": {"kind": "none"}, "solver": {"kind": "identity"}}
+    everything = {
+        "parameters": {"select": "modules", "modules": ["*"], "projection": {"long_side": 16, "short_side": 16}}
+    }
+    yield _Job("all weights projected, no curvature", rows(few), plain | everything)
+    yield _Job("gfim of recomputed gradients, cholesky", rows(few), _CHOLESKY | {"gradients": "recomputed"})
     yield _Job("no curvature, bfloat16, long rows", rows(few, 3 * sizes.tokens), plain | {"model": narrow})
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ascribe.errors import InvalidInput, Problem
 from ascribe.fingerprint import gradient_fingerprint
-from ascribe.limits import check_cells, check_model, check_solutions
+from ascribe.limits import check_cells, check_gauss_newton, check_model, check_solutions
 from ascribe.settings import WorkerSettings
 from ascribe.sources.checkpoints import Checkpoint, inspect_checkpoint
 from ascribe.sources.rows import Labels, Rows, labels_of, read_rows
@@ -54,6 +54,7 @@ def load_inputs(spec: JobSpec, settings: WorkerSettings) -> Inputs:
     counts = tuple(map(len, tokens))
     check_cells(spec, len(train), len(validation), settings, counts)
     check_solutions(spec, checkpoint, len(validation), settings, counts)
+    check_gauss_newton(spec, checkpoint, len(train), settings)
     key = ModelKey(
         base_sha256=checkpoint.base_sha256(),
         adapter_sha256=checkpoint.adapter_sha256(),

@@ -76,9 +76,9 @@ class SharedPasses:
             self.rows_by.update(self._complete(kept))
         return Gradients(kept)
 
-    def summed(self) -> Sequence[ShardSums] | None:
-        """Of every block, over all train rows, where their gradients are not kept."""
-        return None if self._recomputed is None else self._recomputed.sums
+    def take_summed(self, index: int) -> ShardSums | None:
+        """Of a block, over all train rows, where their gradients are not kept; to be asked for once."""
+        return None if self._recomputed is None else self._recomputed.take_sums(index)
 
     def sums(self) -> Shards | None:
         """A dense GFIM's sums of every shard, from the store; None: nobody is there to sum some of them.

@@ -22,7 +22,8 @@ from worker.shards import Pass, Shards
 
 
 class Recomputed(Gradients):
-    """``sums`` are those of all rows, a block each; the matrix is empty where ``matrices`` are not asked for.
+    """With sums over all rows, a block each, which :meth:`take_sums` hands over; the matrix of one is empty where
+    ``matrices`` are not asked for.
 
     Raises:
         LimitExceeded: a block has more sums than the rows' gradients have entries: there is nothing to save.
@@ -40,15 +41,20 @@ class Recomputed(Gradients):
                 "the curvature of so few train rows is made of their gradients themselves: leave gradients 'cached'",
             )
         losses: list[float] = []
-        sums: list[list[ShardSums]] = [[] for _ in blocks]
+        self._sums: list[ShardSums | None] = [None for _ in blocks]
         for span in kept.of.spans:
             saved = kept.of.compute(span)
             losses += saved.facts["loss"]
-            for block, found in zip(blocks, sums, strict=True):
+            for index, block in enumerate(blocks):
                 part_nP = saved.tensors["grad"][:, block.columns]
-                found[:] = [_joined(found, _summed(part_nP, block.shape.long_side, matrices))]
+                self._sums[index] = _joined(self._sums[index], _summed(part_nP, block.shape.long_side, matrices))
         self.loss_N = torch.tensor(losses)
-        self.sums = [found[0] for found in sums]
+
+    def take_sums(self, index: int) -> ShardSums:
+        """Of a block, once: a curvature is made of them, and both would be twice as much."""
+        taken, self._sums[index] = self._sums[index], None
+        assert taken is not None
+        return taken
 
     @property
     def hit_rows(self) -> int:
@@ -64,12 +70,11 @@ def _summed(part_nP: Tensor, long_side: int, matrices: bool) -> ShardSums:
     return ShardSums(torch.zeros(0, 0, dtype=torch.float64), RowsOperator([part_nP]).squared_norms())
 
 
-def _joined(before: Sequence[ShardSums], more: ShardSums) -> ShardSums:
-    """In the order of the shards, as a curvature adds them up."""
-    if not before:
+def _joined(sums: ShardSums | None, more: ShardSums) -> ShardSums:
+    """In the order of the shards, as a curvature adds them up, and in the place of the first."""
+    if sums is None:
         return more
-    (sums,) = before
-    return ShardSums(sums.matrix_DD + more.matrix_DD, torch.cat([sums.squared_norm_n, more.squared_norm_n]))
+    return ShardSums(sums.matrix_DD.add_(more.matrix_DD), torch.cat([sums.squared_norm_n, more.squared_norm_n]))
 
 
 class _Fresh(Sequence[Tensor]):

@@ -52,8 +52,13 @@ def caches_rows(
     """Whether a Gauss-Newton Hessian is made of cached rows; every other curvature is."""
     if not isinstance(spec.curvature, GaussNewton) or spec.curvature.form == "rows" or spec.parameters.projection:
         return True
-    needed = 4 * (classes - 1) * train_rows * sum(shape.size for shape in shapes)
+    needed = gauss_newton_bytes(shapes, train_rows=train_rows, classes=classes)
     return spec.curvature.form == "auto" and needed <= settings.max_gauss_newton_bytes
+
+
+def gauss_newton_bytes(shapes: Sequence[BlockShape], *, train_rows: int, classes: int) -> int:
+    """Of the rows that a Gauss-Newton Hessian is made of."""
+    return 4 * (classes - 1) * train_rows * sum(shape.size for shape in shapes)
 
 
 def choice_of(plan: Plan) -> Choice:

@@ -220,10 +220,16 @@ def estimate(
     base = sum(steady.values())
     solving = curvature + sides + solver
     sample = job.sample()
+    first, last, last_one = curvature + batch, 0, 0
+    if (
+        spec.gradients == "recomputed"
+    ):  # sums of all blocks grow while shards are made, and scores are of shards made anew
+        first = curvature + job.shard() + batch
+        last, last_one = (sides + job.shard() + each for each in (batch, one_row))
     return Estimate(
-        peak=base + max(job.shard() + batch, sample + batch, curvature + batch, solving + again + job.mapped()),
-        needed=base + max(job.shard() + batch, sample + batch, curvature + batch, solving + again),
-        least=base + max(job.shard() + one_row, curvature + one_row, solving + again_one),
+        peak=base + max(job.shard() + batch, sample + batch, first, last, solving + again + job.mapped()),
+        needed=base + max(job.shard() + batch, sample + batch, first, last, solving + again),
+        least=base + max(job.shard() + one_row, curvature + one_row, last_one, solving + again_one),
         disk=job.disk(),
         parts={
             **steady,

@@ -1,8 +1,7 @@
 """A language model's gradient products by bergson and by us: seconds and how far the scores agree.
 
 Both get whole texts, without a prompt, so that both see the same tokens; a row's loss is the mean over them. Rows are
-those of `make demo-llm`, and others twice as long. On one core seconds of the processor count; on two, with nothing
-beside, those of the clock: bergson has a thread for each then, we a worker.
+those of `make demo-llm`, and others three times as long.
 """
 
 from __future__ import annotations
@@ -30,9 +29,7 @@ from benchmarks.peers.service import service
 from examples.demo_llm.corpus import build_corpus
 
 QUERIES, TOKENS = 16, 24
-SHARD_ROWS = 32  # for two workers to share a job of 200
-WARMING, WARMING_ROWS = ("warming-0", "warming-1"), 8
-"""Rows that stand in nothing else, for each worker its own: whoever computes their gradients has the model then."""
+WARMING, WARMING_ROWS = "warming", 8
 MAX_LENGTH = 512
 PLAIN = {"curvature": {"kind": "none"}, "solver": {"kind": "identity"}}
 GOAL = 0.999
@@ -44,26 +41,25 @@ def compare(folder: Path, *, quick: bool) -> Iterator[Table]:
     for what, write in (("the demo's rows", _short_texts), ("longer rows", _long_texts)):
         home = folder / f"language-{slug(what)}-{rows}"
         exchange = _exchange(home, rows, write)
-        for cores in (1, 2):
-            yield _comparison(exchange, cores, f"{what}, {rows} train x {QUERIES} validation rows")
+        yield _comparison(exchange, f"{what}, {rows} train x {QUERIES} validation rows")
 
 
-def _comparison(exchange: Exchange, cores: int, what: str) -> Table:
+def _comparison(exchange: Exchange, what: str) -> Table:
     home = exchange.folder
-    theirs = cell(home / f"bergson-{cores}.json", lambda: _theirs(home, cores))
-    ours = cell(home / f"ours-{cores}.json", lambda: _ours(exchange, cores))
+    theirs = cell(home / "bergson.json", lambda: _theirs(home))
+    ours = cell(home / "ours.json", lambda: _ours(exchange))
     result = table(
-        f"SmolLM2-135M + LoRA r=8, gradient products, {what}, {_tokens(home)} tokens in all, {cores} core(s)",
-        "", "bergson: build and score", "ours, warm", "ratio of processor seconds", "ratio of the clock's",
+        f"SmolLM2-135M + LoRA r=8, gradient products, {what}, {_tokens(home)} tokens in all",
+        "", "bergson: build and score", "ours, warm", "ratio",
     )  # fmt: skip
     for step in ("first", "second"):
         result.add_row(
             f"{step}, seconds of the processor (of the clock)",
             *(f"{side[step]['processor']:.1f} ({side[step]['clock']:.1f})" for side in (theirs, ours)),
-            *(f"{ours[step][of] / theirs[step][of]:.2f}" for of in ("processor", "clock")),
+            f"{ours[step]['processor'] / theirs[step]['processor']:.2f}",
         )
-    agreement = np.concatenate([_agreement(exchange, f"-{step}-{cores}") for step in ("first", "second")])
-    result.add_row("Spearman, mean (least)", "", f"{agreement.mean():.6f} ({agreement.min():.6f})", f"≥ {GOAL}", "")
+    agreement = np.concatenate([_agreement(exchange, f"-{step}") for step in ("first", "second")])
+    result.add_row("Spearman, mean (least)", "", f"{agreement.mean():.6f} ({agreement.min():.6f})", f"≥ {GOAL}")
     result.caption = f"{seen_on([theirs, ours])}; {theirs['versions']}"
     return result
 
@@ -85,7 +81,7 @@ def _exchange(home: Path, rows: int, write: Callable[[Path, Mapping[str, int]], 
         return exchange
     home.mkdir(parents=True, exist_ok=True)
     language_model.prepare(home)
-    counts = dict.fromkeys(WARMING, WARMING_ROWS) | {NEW_VALIDATION: QUERIES, VALIDATION: QUERIES, TRAIN: rows}
+    counts = {WARMING: WARMING_ROWS, NEW_VALIDATION: QUERIES, VALIDATION: QUERIES, TRAIN: rows}
     for name, texts in write(home, counts).items():
         exchange.write_rows(name, [{"prompt": "", "completion": text} for text in texts])
         exchange.write_rows(f"{name}-texts", [{"text": text} for text in texts])
@@ -106,7 +102,7 @@ def _long_texts(home: Path, counts: Mapping[str, int]) -> dict[str, list[str]]:
     return found
 
 
-def _theirs(home: Path, cores: int) -> Cell:
+def _theirs(home: Path) -> Cell:
     adapter = home / "bergson-adapter"
     shutil.copytree(home / language_model.ADAPTER, adapter, dirs_exist_ok=True)
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -117,18 +113,18 @@ def _theirs(home: Path, cores: int) -> Cell:
     found: dict[str, Any] = {"versions": versions()}
     for step, name in (("first", VALIDATION), ("second", NEW_VALIDATION)):
         began = time.perf_counter(), _children()
-        query, scores = (home / f"bergson-{what}-{step}-{cores}" for what in ("query", "scores"))
+        query, scores = (home / f"bergson-{what}-{step}" for what in ("query", "scores"))
         for folder in (query, scores):
             shutil.rmtree(folder, ignore_errors=True)
-        _bergson(cores, adapter, "build", query, home / f"{name}-texts.jsonl")
+        _bergson(adapter, "build", query, home / f"{name}-texts.jsonl")
         train = home / f"{TRAIN}-texts.jsonl"
-        _bergson(cores, adapter, "score", scores, train, "--query_path", str(query), "--score", "individual")
+        _bergson(adapter, "score", scores, train, "--query_path", str(query), "--score", "individual")
         found[step] = {"clock": time.perf_counter() - began[0], "processor": _children() - began[1]}
     return found
 
 
-def _bergson(threads: int, adapter: Path, command: str, output: Path, rows: Path, *more: str) -> None:
-    env = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+def _bergson(adapter: Path, command: str, output: Path, rows: Path, *more: str) -> None:
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env.pop("PYTHONPATH", None)
     run: list[str | Path] = [environment() / "bin/bergson", command, output, "--model", adapter, "--dataset", rows]
     options = ("--truncation", "--token_batch_size", "512", "--loss_reduction", "mean", "--nproc_per_node", "1")
@@ -140,16 +136,14 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _ours(exchange: Exchange, workers: int) -> Cell:
-    env = {"ASCRIBE_SHARD_ROWS": str(SHARD_ROWS)} if workers > 1 else None
-    with service(exchange.folder, workers=workers, env=env) as ascribe:
-        # Of two jobs at once each worker takes one.
-        ascribe.warm(exchange.spec(dict(PLAIN), train=name, validation=name) for name in WARMING[:workers])
+def _ours(exchange: Exchange) -> Cell:
+    with service(exchange.folder) as ascribe:
+        ascribe.ask(exchange.spec(dict(PLAIN), train=WARMING, validation=WARMING))
         first = ascribe.ask(exchange.spec(dict(PLAIN)))
         second = ascribe.ask_again(first.job, NEW_VALIDATION)
     found = {}
     for step, asked in (("first", first), ("second", second)):
-        exchange.save_scores(f"ours-{step}-{workers}", asked.score_QN)
+        exchange.save_scores(f"ours-{step}", asked.score_QN)
         found[step] = {"clock": asked.seconds, "processor": asked.processor_seconds}
     return found
 

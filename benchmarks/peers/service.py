@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +37,6 @@ class Asked:
 class Service:
     client: Client
 
-    def warm(self, specs: Iterable[JobSpec]) -> None:
-        """Jobs at once, for nothing but what stays of them: a model in each worker."""
-        for job in [self.client.create(spec) for spec in specs]:
-            self.client.wait(job.id, timeout=PATIENCE_SECONDS)
-
     def ask(self, spec: JobSpec) -> Asked:
         """A job of its own."""
         began, processor = time.perf_counter(), _processor_seconds()
@@ -61,13 +56,9 @@ class Service:
 
 
 @contextmanager
-def service(data_root: Path, *, workers: int = 1, env: Mapping[str, str] | None = None) -> Iterator[Service]:
+def service(data_root: Path) -> Iterator[Service]:
     """With nothing cached."""
-    with (
-        TemporaryDirectory() as state,
-        Stack(data_root, state_dir=state, workers=workers, env=env) as stack,
-        Client(stack.url) as client,
-    ):
+    with TemporaryDirectory() as state, Stack(data_root, state_dir=state) as stack, Client(stack.url) as client:
         yield Service(client)
 
 

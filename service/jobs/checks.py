@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ascribe.limits import check_cells, check_fits, check_model, check_solutions
+from ascribe.limits import check_cells, check_fits, check_gauss_newton, check_model, check_solutions
 from ascribe.planning.batches import Batching, Lengths
 from ascribe.planning.memory import Estimate, estimate
 from ascribe.settings import ServiceSettings, WorkerSettings
@@ -41,6 +41,7 @@ def check(spec: JobSpec, settings: ServiceSettings, *, read_files: bool) -> Chec
     if train:
         # Where the validation rows are not counted yet there is at least one.
         check_cells(spec, len(train), len(validation) if validation else 1, settings)
+        check_gauss_newton(spec, checkpoint, len(train), settings)
     if settings.max_memory_bytes is not None and spec.queue == "cpu":
         check_fits(expected(spec, checkpoint, train, validation, settings), settings.max_memory_bytes)
     return Checked(checkpoint, train, validation)

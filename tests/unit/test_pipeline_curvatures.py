@@ -123,6 +123,16 @@ def test_more_rows_than_the_limit_run_the_model_instead(tmp_path: Path) -> None:
     assert len(folders) == 2
 
 
+def test_a_projection_does_not_bring_back_rows_beyond_the_limit(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path, max_gauss_newton_bytes=1)
+    projection = {"projection": {"long_side": 16}}
+    with pytest.raises(LimitExceeded, match="max_gauss_newton_bytes") as raised:
+        workshop.run(make_spec("gauss_newton", "cg", parameters=projection))
+    assert raised.value.errors[0].pointer == "/parameters/projection"
+    rows = {"kind": "gauss_newton", "form": "rows"}
+    workshop.run(make_spec(rows, "cg", parameters=projection))
+
+
 def test_nothing_fits_in_the_memory_there_is(tmp_path: Path) -> None:
     workshop = make_workshop(tmp_path, max_solve_bytes=1000)
     with pytest.raises(LimitExceeded, match=r"no solver can do this: .*takes .*MiB"):

@@ -35,9 +35,9 @@ class FromGradients(Curvatures):
 
     def build(self, index: int) -> CurvatureBlock:
         shape, columns = self.blocks[index].shape, self.blocks[index].columns
-        summed = self._passes.summed()
+        summed = self._passes.take_summed(index)
         if summed is not None:
-            return build_summed_block(shape.name, self._kind, summed[index], shape.rank, shape.long_side)
+            return build_summed_block(shape.name, self._kind, summed, shape.rank, shape.long_side)
         if self._is_dense_gfim(shape) and self._sums is not None:
             kept = self._sums
             sums = (_kept_sums(kept, span, index) for span in kept.of.spans)
@@ -56,6 +56,7 @@ class FromGradients(Curvatures):
 
     def load(self, index: int, saved: Saved) -> CurvatureBlock:
         shape, columns = self.blocks[index].shape, self.blocks[index].columns
+        self._passes.take_summed(index)  # not needed then, and held for nothing
         return load_block(shape.name, self._kind, self._train.block(columns), shape.rank, shape.long_side, saved)
 
 
