@@ -44,10 +44,18 @@ class Exchange:
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (self.folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
 
-    def spec(self, method: dict[str, Any], *, train: str = TRAIN, validation: str = VALIDATION) -> JobSpec:
+    def spec(
+        self, method: dict[str, Any], *, train: str = TRAIN, validation: str = VALIDATION, dtype: str = "float32"
+    ) -> JobSpec:
         """Our job on these rows; ``method`` has curvature, solver and damping."""
         task = "causal-lm" if not self.labels else "sequence-classification"
-        model = {"task": task, "base": self.base, "adapter": self.adapter, "max_length": self.max_length}
+        model = {
+            "task": task,
+            "base": self.base,
+            "adapter": self.adapter,
+            "max_length": self.max_length,
+            "dtype": dtype,
+        }
         rows = {
             part: {"source": {"kind": "file", "path": f"{name}.jsonl"}}
             for part, name in (("train", train), ("validation", validation))

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +37,36 @@ PLAIN = {"curvature": {"kind": "none"}, "solver": {"kind": "identity"}}
 GOAL = 0.999
 
 
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Of the model; gradients and scores are float32 on both sides."""
+
+    ours: str
+    theirs: str
+
+
+FLOAT, HALF = Precision("float32", "fp32"), Precision("bfloat16", "bf16")
+
+
 def compare(folder: Path, *, quick: bool) -> Iterator[Table]:
     """SmolLM2 with LoRA of rank 8."""
     rows = 16 if quick else 200
-    for what, write in (("the demo's rows", _short_texts), ("longer rows", _long_texts)):
-        home = folder / f"language-{slug(what)}-{rows}"
+    for what, write, precision in (
+        ("the demo's rows", _short_texts, FLOAT),
+        ("the demo's rows", _short_texts, HALF),
+        ("longer rows", _long_texts, FLOAT),
+    ):
+        home = folder / f"language-{slug(what)}-{rows}-{precision.ours}"
         exchange = _exchange(home, rows, write)
-        yield _comparison(exchange, f"{what}, {rows} train x {QUERIES} validation rows")
+        yield _comparison(exchange, precision, f"{what}, {rows} train x {QUERIES} validation rows")
 
 
-def _comparison(exchange: Exchange, what: str) -> Table:
+def _comparison(exchange: Exchange, precision: Precision, what: str) -> Table:
     home = exchange.folder
-    theirs = cell(home / "bergson.json", lambda: _theirs(home))
-    ours = cell(home / "ours.json", lambda: _ours(exchange))
+    theirs = cell(home / "bergson.json", lambda: _theirs(home, precision))
+    ours = cell(home / "ours.json", lambda: _ours(exchange, precision))
     result = table(
-        f"SmolLM2-135M + LoRA r=8, gradient products, {what}, {_tokens(home)} tokens in all",
+        f"SmolLM2-135M + LoRA r=8, gradient products, {precision.ours}, {what}, {_tokens(home)} tokens in all",
         "", "bergson: build and score", "ours, warm", "ratio",
     )  # fmt: skip
     for step in ("first", "second"):
@@ -102,7 +119,7 @@ def _long_texts(home: Path, counts: Mapping[str, int]) -> dict[str, list[str]]:
     return found
 
 
-def _theirs(home: Path) -> Cell:
+def _theirs(home: Path, precision: Precision) -> Cell:
     adapter = home / "bergson-adapter"
     shutil.copytree(home / language_model.ADAPTER, adapter, dirs_exist_ok=True)
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -116,19 +133,20 @@ def _theirs(home: Path) -> Cell:
         query, scores = (home / f"bergson-{what}-{step}" for what in ("query", "scores"))
         for folder in (query, scores):
             shutil.rmtree(folder, ignore_errors=True)
-        _bergson(adapter, "build", query, home / f"{name}-texts.jsonl")
+        _bergson(adapter, precision, "build", query, home / f"{name}-texts.jsonl")
         train = home / f"{TRAIN}-texts.jsonl"
-        _bergson(adapter, "score", scores, train, "--query_path", str(query), "--score", "individual")
+        _bergson(adapter, precision, "score", scores, train, "--query_path", str(query), "--score", "individual")
         found[step] = {"clock": time.perf_counter() - began[0], "processor": _children() - began[1]}
     return found
 
 
-def _bergson(adapter: Path, command: str, output: Path, rows: Path, *more: str) -> None:
+def _bergson(adapter: Path, precision: Precision, command: str, output: Path, rows: Path, *more: str) -> None:
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env.pop("PYTHONPATH", None)
     run: list[str | Path] = [environment() / "bin/bergson", command, output, "--model", adapter, "--dataset", rows]
+    numbers = "--precision", precision.theirs
     options = ("--truncation", "--token_batch_size", "512", "--loss_reduction", "mean", "--nproc_per_node", "1")
-    subprocess.run([*run, *options, *more], check=True, env=env, cwd=output.parent, capture_output=True)
+    subprocess.run([*run, *numbers, *options, *more], check=True, env=env, cwd=output.parent, capture_output=True)
 
 
 def _children() -> float:
@@ -136,10 +154,11 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _ours(exchange: Exchange) -> Cell:
+def _ours(exchange: Exchange, precision: Precision) -> Cell:
+    spec = partial(exchange.spec, dict(PLAIN), dtype=precision.ours)
     with service(exchange.folder) as ascribe:
-        ascribe.ask(exchange.spec(dict(PLAIN), train=WARMING, validation=WARMING))
-        first = ascribe.ask(exchange.spec(dict(PLAIN)))
+        ascribe.ask(spec(train=WARMING, validation=WARMING))
+        first = ascribe.ask(spec())
         second = ascribe.ask_again(first.job, NEW_VALIDATION)
     found = {}
     for step, asked in (("first", first), ("second", second)):
