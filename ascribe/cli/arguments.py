@@ -27,6 +27,12 @@ ValidationId = Annotated[str | None, typer.Option(help="Scores for this one vali
 DampingValue = Annotated[
     float | None, typer.Option("--damping", help="Which value of a damping path. Left out: the first.")
 ]
+Relative = Annotated[
+    bool,
+    typer.Option(
+        "--relative", help="Scores over the root of the row's self-influence, which large gradients no longer lead."
+    ),
+]
 Token = Annotated[
     int | None, typer.Option(min=0, help="With --validation-id: scores for this token of its completion, from 0.")
 ]

@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from ascribe.cli.app import client_of
-from ascribe.cli.arguments import AsJson, DampingValue, JobId, Token, TrainId, ValidationId, Vector, VectorName
+from ascribe.cli.arguments import (
+    AsJson,
+    DampingValue,
+    JobId,
+    Relative,
+    Token,
+    TrainId,
+    ValidationId,
+    Vector,
+    VectorName,
+)
 from ascribe.cli.output import note, print_json, print_table
 from ascribe.client import Format, Order, ScoredRows
 
@@ -54,6 +64,7 @@ def scores(
     train_id: TrainId = None,
     vector: VectorName = Vector.MEAN,
     damping: DampingValue = None,
+    relative: Relative = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the train rows that matter most, with their texts.
@@ -76,6 +87,7 @@ def scores(
                 token=token,
                 train_id=train_id,
                 damping=damping,
+                relative=relative or None,
                 order=kind,
                 top_k=top,
             )
@@ -102,6 +114,7 @@ def download(
     train_id: TrainId = None,
     vector: VectorName = Vector.MEAN,
     damping: DampingValue = None,
+    relative: Relative = False,
 ) -> None:
     """Save scores with their texts as JSON lines, CSV, Parquet or an Arrow stream, however many there are.
 
@@ -127,6 +140,7 @@ def download(
             token=token,
             train_id=train_id,
             damping=damping,
+            relative=relative or None,
             order=kind,
             top_k=top,
         )

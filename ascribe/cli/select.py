@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ascribe.cli.app import client_of
-from ascribe.cli.arguments import AsJson, DampingValue, JobId, ValidationId
+from ascribe.cli.arguments import AsJson, DampingValue, JobId, Relative, ValidationId
 from ascribe.cli.output import note, print_json, print_table
 from ascribe.client.messages import SelectionOptions
 
@@ -43,6 +43,7 @@ def select(
     ] = False,
     validation_id: ValidationId = None,
     damping: DampingValue = None,
+    relative: Relative = False,
     as_json: AsJson = False,
 ) -> None:
     """Save the best train rows, whole, with their scores: ready for a trainer, or for another job.
@@ -63,6 +64,7 @@ def select(
         duplicates="keep" if keep_duplicates else "drop",
         validation_id=validation_id,
         damping=damping,
+        relative=relative or None,
     )
     with client_of(context) as client:
         found = client.select(job, output, **which)

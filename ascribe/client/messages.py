@@ -68,7 +68,7 @@ class Selection(TypedDict, total=False):
     train row for every validation row; with ``validation_id`` for every token of its completion. ``order``:
     ``proponents`` (highest first), ``opponents`` (lowest first), ``absolute`` (largest magnitude first) or ``row``.
     ``top_k``: only so many, from the start of the order. ``damping``: which value of a damping path; left out, its
-    first.
+    first. ``relative``: scores over the root of the row's self-influence.
     """
 
     vector: str
@@ -76,6 +76,7 @@ class Selection(TypedDict, total=False):
     token: int | None
     train_id: str | None
     damping: float | None
+    relative: bool | None
     order: Order | None
     top_k: int | None
 
@@ -84,7 +85,7 @@ class SelectionOptions(TypedDict, total=False):
     """Which rows to select: ``fraction`` of the train rows or a ``count``, one of them.
 
     ``order``: ``proponents`` or ``opponents``. ``quota``: ``none``, ``proportional`` or ``balanced`` by label.
-    ``duplicates``: ``drop`` or ``keep``. ``validation_id`` and ``damping`` as in :class:`Selection`.
+    ``duplicates``: ``drop`` or ``keep``. ``validation_id``, ``damping`` and ``relative`` as in :class:`Selection`.
     """
 
     fraction: float | None
@@ -94,6 +95,7 @@ class SelectionOptions(TypedDict, total=False):
     duplicates: Literal["drop", "keep"]
     validation_id: str | None
     damping: float | None
+    relative: bool | None
 
 
 class LabelSelection(BaseModel):

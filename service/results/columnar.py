@@ -56,6 +56,7 @@ def _metadata(table: Table) -> dict[str | bytes, str | bytes]:
         "validation_id": table.validation_id,
         "token": None if table.token is None else str(table.token),
         "train_id": table.train_id,
+        "relative": "true" if table.relative else None,
         "order": table.order,
         "sign": table.sign,
         "damping": None if table.damping is None else repr(table.damping),

@@ -31,6 +31,7 @@ def score_page(table: Table, query: ScoresQuery, rankings: Rankings) -> ScorePag
         token=table.token,
         train_id=table.train_id,
         damping=table.damping,
+        relative=table.relative,
         order=table.order,
         sign=table.sign,
         data=tuple(

@@ -45,6 +45,11 @@ class ScoresQuery(BaseModel):
     damping: FiniteFloat | None = Field(
         default=None, description="Which value of the job's damping path; left out, its first."
     )
+    relative: bool = Field(
+        default=False,
+        description="Each score over the root of the row's self-influence (RelatIF), which rows with large gradients "
+        "no longer lead. For scores of train rows, of a job with `output.self_influence`.",
+    )
     order: Order | None = Field(
         default=None,
         description="`proponents`: highest first; `opponents`: lowest first; `absolute`: largest magnitude first; "
@@ -70,6 +75,12 @@ class ScoresQuery(BaseModel):
             raise PydanticCustomError(
                 "token_of_a_row", "a token goes with validation_id and nothing else", {"pointer": "/query/token"}
             )
+        if self.relative and (self.train_id is not None or self.vector not in ("mean", "all")):
+            raise PydanticCustomError(
+                "relative_to_a_row",
+                "relative goes with scores of train rows: the mean, those of a validation row or token, or all",
+                {"pointer": "/query/relative"},
+            )
         if self.vector == "all" and self.effective_order != "row":
             raise PydanticCustomError(
                 "matrix_in_row_order", "a matrix has no ranking: ask for order=row", {"pointer": "/query/order"}
@@ -89,6 +100,7 @@ class ScorePage(View):
     token: int | None = Field(description="Of the validation row's completion, where one was asked for.")
     train_id: str | None
     damping: float | None = Field(description="Of the damping path; null where there is none.")
+    relative: bool = Field(description="Whether scores are over the root of the row's self-influence.")
     order: Order
     sign: str = Field(description="What a high and a low value mean.")
     data: tuple[ScoredRow, ...]

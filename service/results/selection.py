@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ascribe.errors import NotFound
 from ascribe.job import Job
 from ascribe.ledger.base import Ledger
@@ -23,7 +25,7 @@ from ascribe.result import (
 from ascribe.store.remote import Remote
 from service.results.schemas import ScoresQuery
 from service.results.table import Scored, Table
-from service.results.vectors import Vectors, find_row, iterate_rows, scores_of_row
+from service.results.vectors import RelativeScores, Vectors, find_row, iterate_rows, scores_of_row
 
 _SIGNS = {
     MEAN: SIGN,
@@ -35,7 +37,10 @@ _SIGNS = {
 def select(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger, files: Remote) -> Table:
     """Raises NotFound, Expired."""
     place, factor = _on_the_path(job, query.damping)
-    scored = _scored(job, manifest, query, place, Vectors(ledger, job.id, manifest.stored, files))
+    vectors = Vectors(ledger, job.id, manifest.stored, files)
+    scored = _scored(job, manifest, query, place, vectors)
+    if query.relative:
+        scored = _relative(scored, manifest, place, vectors)
     return Table(
         ledger=ledger,
         job=job,
@@ -45,6 +50,7 @@ def select(job: Job, manifest: Manifest, query: ScoresQuery, ledger: Ledger, fil
         token=query.token,
         train_id=query.train_id,
         damping=factor,
+        relative=query.relative,
         order=query.effective_order,
         sign=_SIGNS.get(scored.key, SIGN),
         total=min(scored.length, query.top_k or scored.length),
@@ -98,6 +104,16 @@ def _by_token(
         raise NotFound(f"The completion has {count} tokens, numbered from 0.")
     name = names[query.token]
     return Scored("validation_token", name, TRAIN_ROWS, manifest.train_rows, vectors.named([name]))
+
+
+def _relative(scored: Scored, manifest: Manifest, place: int, vectors: Vectors) -> Scored:
+    name = at_damping(SELF_INFLUENCE, place)
+    if name not in manifest.vectors:
+        raise NotFound(
+            "This job stored no self-influence: submit it again with output.self_influence, its gradients are cached."
+        )
+    relative = RelativeScores(scored.scores, vectors.named([name]))
+    return replace(scored, key=f"{scored.key}/relative", scores=relative, top=None)
 
 
 def _on_the_path(job: Job, wanted: float | None) -> tuple[int, float | None]:

@@ -67,6 +67,7 @@ class Table:
     token: int | None
     train_id: str | None
     damping: float | None
+    relative: bool
     order: Order
     sign: str
     total: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import os
 import sys
 import tempfile
@@ -75,6 +77,22 @@ class HeldScores:
 
     def part(self, start: int, count: int) -> list[array[float]]:
         return [self.values[start : start + count]]
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeScores:
+    """Scores over the root of each row's self-influence: RelatIF (Barshan et al. 2020, arXiv:2003.11630).
+
+    A row without any has a gradient of zero, and a score of zero.
+    """
+
+    scores: Scores
+    self_influence: Scores
+
+    def part(self, start: int, count: int) -> list[array[float]]:
+        (own,) = self.self_influence.part(start, count)
+        weights = [1 / math.sqrt(value) if value > 0 else 0.0 for value in own]
+        return [array("f", map(operator.mul, column, weights)) for column in self.scores.part(start, count)]
 
 
 def scores_of_row(scores: Scores, index: int) -> HeldScores:

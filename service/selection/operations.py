@@ -83,7 +83,7 @@ def make(
     spec = ledger.spec(job.id)
     if query.quota != "none" and spec.model.task == "causal-lm":
         raise InvalidInput.at("/query/quota", "no_labels", "a language model's rows have no labels: leave quota out")
-    which = ScoresQuery(validation_id=query.validation_id, damping=query.damping)
+    which = ScoresQuery(validation_id=query.validation_id, damping=query.damping, relative=query.relative)
     table = select(job, manifest, which, ledger, files)
     (scores,) = table.scored.scores.part(0, table.scored.length)
     labels = None

@@ -33,6 +33,9 @@ class SelectionQuery(BaseModel):
     damping: FiniteFloat | None = Field(
         default=None, description="Which value of the job's damping path; left out, its first."
     )
+    relative: bool = Field(
+        default=False, description="By scores over the root of the row's self-influence, see `GET /scores`."
+    )
     format: Literal["json", "ndjson"] | None = Field(default=None, description="In place of an `Accept` header.")
 
     @model_validator(mode="after")

@@ -28,6 +28,12 @@ def spec_file(tmp_path: Path) -> str:
     return str(path)
 
 
+def test_relative_scores_are_asked_for_by_a_flag() -> None:
+    api = FakeApi({"data": [], "has_more": False, "next_after": None})
+    run(api, "scores", JOB_ID, "--relative", "--order", "proponents")
+    assert api.requests[0].url.params["relative"] == "true"
+
+
 def test_submit_prints_only_the_id_to_stdout(spec_file: str) -> None:
     api = FakeApi(job())
     result = run(api, "submit", spec_file)
