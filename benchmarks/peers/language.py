@@ -144,7 +144,8 @@ def _bergson(adapter: Path, precision: Precision, command: str, output: Path, ro
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env.pop("PYTHONPATH", None)
     run: list[str | Path] = [environment() / "bin/bergson", command, output, "--model", adapter, "--dataset", rows]
-    numbers = "--precision", precision.theirs
+    # `score` has two precisions, this one and that of the products, which is float32.
+    numbers = "--precision" if command == "build" else "--index_cfg.precision", precision.theirs
     options = ("--truncation", "--token_batch_size", "512", "--loss_reduction", "mean", "--nproc_per_node", "1")
     subprocess.run([*run, *numbers, *options, *more], check=True, env=env, cwd=output.parent, capture_output=True)
 
