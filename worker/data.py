@@ -13,6 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ascribe.sources.rows import Rows
 
+_BATCH_TOKENS = 64
+"""What going through a model once costs beside its tokens: layers' own overhead, weights read, programs made."""
+
 Place = tuple[int, int]
 """Of a prediction: its row's place in the dataset, and which of the row's predictions it is."""
 
@@ -157,13 +160,26 @@ def _with_targets(positions: tuple[int, ...], inputs: Mapping[str, Tensor], targ
 
 
 def pack(lengths: Sequence[int], token_budget: int) -> list[tuple[int, ...]]:
-    """Positions grouped so that rows of like length share a batch and little is spent on padding."""
+    """Positions grouped so that rows of like length share a batch, by the cheapest of all ways to cut their order.
+
+    A batch costs its padded tokens, and as much as some tokens beside: few rows of many lengths go in several batches,
+    which are less than one with all padded to the longest.
+    """
     order = sorted(range(len(lengths)), key=lambda position: (lengths[position], position))
-    groups: list[list[int]] = []
-    for position in order:
-        # Sorted by length: the newest row is the longest of its batch.
-        if groups and lengths[position] * (len(groups[-1]) + 1) <= token_budget:
-            groups[-1].append(position)
-        else:
-            groups.append([position])
-    return [tuple(group) for group in groups]
+    cost, first = [0], [0]  # of the first rows of the order: the least they cost, and where their last batch begins
+    for stop, position in enumerate(order, 1):
+        # Sorted by length: the last row is the longest of its batch, and may be longer than the budget by itself.
+        fitting = max(1, token_budget // max(1, lengths[position]))
+        ways = (
+            (cost[start] + (stop - start) * lengths[position] + _BATCH_TOKENS, start)
+            for start in range(max(0, stop - fitting), stop)
+        )
+        least, start = min(ways)
+        cost.append(least)
+        first.append(start)
+    groups: list[tuple[int, ...]] = []
+    stop = len(order)
+    while stop:
+        groups.append(tuple(order[first[stop] : stop]))
+        stop = first[stop]
+    return groups[::-1]

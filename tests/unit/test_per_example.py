@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from ascribe.sources.checkpoints import BlockShape, inspect_checkpoint
 from ascribe.sources.rows import Labels, Rows, read_rows
 from ascribe.spec import DatasetSpec, FileSource, ModelSpec, ParametersSpec
 from tests.support.tiny import LABELS, TARGETS, make_checkpoint, make_rows, write_rows
-from worker.data import make_batches, pack
+from worker.data import _BATCH_TOKENS, make_batches, pack
 from worker.gradients.per_example import PerExampleGradients
 from worker.models import load_model
 
@@ -96,3 +98,17 @@ def test_batches_keep_the_budget_and_every_row() -> None:
     groups = pack(lengths, 24)
     assert sorted(position for group in groups for position in group) == list(range(len(lengths)))
     assert all(len(group) == 1 or len(group) * max(lengths[p] for p in group) <= 24 for group in groups)
+
+
+def test_of_all_ways_to_cut_the_sorted_rows_batches_are_the_cheapest() -> None:
+    def cost(groups: Iterable[Sequence[int]]) -> int:
+        return sum(max(group) * len(group) + _BATCH_TOKENS for group in groups)
+
+    generator = random.Random(0)  # noqa: S311 - reproducible, not secret
+    for _ in range(30):
+        lengths = sorted(generator.randint(1, 60) for _ in range(8))
+        cuts = itertools.chain.from_iterable(itertools.combinations(range(1, 8), count) for count in range(8))
+        ways = [[lengths[a:b] for a, b in itertools.pairwise((0, *cut, 8))] for cut in cuts]
+        allowed = [way for way in ways if all(len(group) == 1 or group[-1] * len(group) <= 120 for group in way)]
+        found = [[lengths[p] for p in group] for group in pack(lengths, 120)]
+        assert cost(found) == min(map(cost, allowed))
