@@ -61,7 +61,8 @@ def _classifying(subject: Subject, sizes: Sizes) -> Iterator[_Job]:
     narrow = {"base": subject.base, "adapter": subject.adapter, "dtype": "bfloat16"}
     plain = {"curvature": {"kind": "none"}, "solver": {"kind": "identity"}}
     everything = {
-        "parameters": {"select": "modules", "modules": ["*"], "projection": {"long_side": 16, "short_side": 16}}
+        "model": {"base": subject.base},
+        "parameters": {"select": "modules", "modules": ["*"], "projection": {"long_side": 16, "short_side": 16}},
     }
     yield _Job("all weights projected, no curvature", rows(few), plain | everything)
     yield _Job("gfim of recomputed gradients, cholesky", rows(few), _CHOLESKY | {"gradients": "recomputed"})
