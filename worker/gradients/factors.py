@@ -8,9 +8,10 @@ two tokens to be uncorrelated; then (Grosse & Martens 2016, section 3; Eschenhag
 So ``A`` is a mean over tokens and ``S`` a sum over a row's tokens, averaged over rows: exact where a layer sees one
 token a row and ``g`` is independent of ``x``. A bias has ``x = 1``: its factor is ``S`` alone.
 
-A token counts where its output gradient is not exactly zero. Padding has none, whatever its input, and neither have
+A token counts where its output gradient is more than rounding. Padding has none, whatever its input, and neither have
 the tokens that a layer computes for nothing, as the last layer's queries of all tokens but the first: what ``x`` is
-there says nothing about the gradient.
+there says nothing about the gradient. Nor has the query of a causal model's first token, which sees itself alone; what
+is computed there is a difference of equals, zero or not as the batch has it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ from worker.gradients.cotangents import Cotangent
 from worker.gradients.per_example import Call, PerExampleGradients, SelectedLinear
 from worker.models import LoadedModel
 
+_NEGLIGIBLE = 1e-5
+"""Of the largest output gradient of a token in the same row: float32 rounds to less, and what is less adds nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class KroneckerFactors:
@@ -52,7 +56,8 @@ class _Sums:
         self._output_OO = weight.new_zeros(weight.shape[0], weight.shape[0], dtype=torch.float64)
 
     def add(self, input_NTI: Tensor, output_gradient_NTO: Tensor) -> None:
-        live_NT = output_gradient_NTO.any(dim=2)
+        size_NT = output_gradient_NTO.abs().amax(dim=2)
+        live_NT = size_NT > _NEGLIGIBLE * size_NT.amax(dim=1, keepdim=True)
         output_MO = output_gradient_NTO[live_NT].double()
         self._output_OO.addmm_(output_MO.T, output_MO)
         self.tokens += len(output_MO)
